@@ -1,0 +1,98 @@
+//! Replays every fuzz corpus through its target's function, so that inputs which once mattered are tried on each run.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of a test; the lint sees only test functions as tests"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walstream::fuzzing;
+
+type Target = fn(&[u8]);
+
+/// Every fuzz target and its function. A new target gets a line here, a file in `fuzz/fuzz_targets`, a `[[bin]]` in
+/// `fuzz/Cargo.toml` and at least one seed in `fuzz/corpus/<target>`.
+#[rustfmt::skip]
+const TARGETS: &[(&str, Target)] = &[
+    ("backup_label", fuzzing::backup_label),
+    ("control", fuzzing::control),
+    ("history", fuzzing::history),
+    ("wal_file_name", fuzzing::wal_file_name),
+    ("base_backup", fuzzing::base_backup),
+    ("copy_message", fuzzing::copy_message),
+    ("message_frames", fuzzing::message_frames),
+    ("replication_command", fuzzing::replication_command),
+    ("decode", fuzzing::decode),
+    ("image", fuzzing::image),
+];
+
+fn fuzz_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
+}
+
+/// Names in a directory of the fuzz crate, without their extension.
+fn names_in(directory: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(fuzz_dir().join(directory)).unwrap();
+    entries
+        .map(|entry| {
+            entry
+                .unwrap()
+                .path()
+                .file_stem()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn every_corpus_file_passes_its_target() {
+    for (target, run) in TARGETS {
+        let directory = fuzz_dir().join("corpus").join(target);
+        let mut count = 0;
+        for entry in
+            fs::read_dir(&directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()))
+        {
+            let path = entry.unwrap().path();
+            let data = fs::read(&path).unwrap();
+            if std::panic::catch_unwind(|| run(&data)).is_err() {
+                panic!(
+                    "{} makes the target {target} fail; its message is above",
+                    path.display()
+                );
+            }
+            count += 1;
+        }
+        assert!(count > 0, "{} has no seeds", directory.display());
+    }
+}
+
+#[test]
+fn the_table_the_targets_and_the_corpora_are_the_same() {
+    let table: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(
+        table,
+        names_in("fuzz_targets"),
+        "targets in fuzz/fuzz_targets"
+    );
+    assert_eq!(table, names_in("corpus"), "directories in fuzz/corpus");
+    let manifest = fs::read_to_string(fuzz_dir().join("Cargo.toml")).unwrap();
+    for (name, _) in TARGETS {
+        let source =
+            fs::read_to_string(fuzz_dir().join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(
+            source.contains(&format!("walstream::fuzzing::{name}(data)")),
+            "{name}.rs runs another function"
+        );
+        assert!(
+            manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")),
+            "{name} is no [[bin]]"
+        );
+    }
+}
