@@ -1,0 +1,60 @@
+//! The commands of the replication protocol, one file each.
+
+mod base_backup;
+mod identify_system;
+mod replication_slot;
+mod show;
+mod start_replication;
+mod timeline_history;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use walstream::protocol::command::Command;
+
+use crate::connection::{Client, Interruption, Session};
+use crate::refusal::Refusal;
+
+/// Runs one command up to, and without, ReadyForQuery.
+///
+/// # Source
+/// `exec_replication_command` in `src/backend/replication/walsender.c`.
+pub(crate) async fn run<S: AsyncRead + AsyncWrite>(
+    client: &mut Client<S>,
+    session: &Session,
+    command: Command,
+) -> Result<(), Interruption> {
+    match command {
+        Command::IdentifySystem => identify_system::run(&mut client.answer, session),
+        Command::Show { name } => show::run(&mut client.answer, session, &name)?,
+        Command::TimelineHistory { timeline } => {
+            timeline_history::run(&mut client.answer, session, timeline)?;
+        }
+        Command::CreateReplicationSlot(create) => {
+            replication_slot::create(&mut client.answer, session, &create)?;
+        }
+        Command::ReadReplicationSlot { slot } => {
+            replication_slot::read(&mut client.answer, session, &slot);
+        }
+        // Nobody waits here for a slot: a slot in use is in use for as long as its standby lives.
+        Command::DropReplicationSlot { slot, .. } => {
+            replication_slot::drop_slot(&mut client.answer, session, &slot)?;
+        }
+        Command::StartReplication {
+            slot,
+            start_lsn,
+            timeline,
+        } => start_replication::run(client, session, slot.as_deref(), start_lsn, timeline).await?,
+        Command::BaseBackup(backup) => base_backup::run(client, session, &backup).await?,
+        Command::StartLogicalReplication { .. } => {
+            return Err(unsupported("logical decoding").into());
+        }
+        Command::AlterReplicationSlot(_) => {
+            return Err(unsupported("ALTER_REPLICATION_SLOT").into());
+        }
+        Command::UploadManifest => return Err(unsupported("UPLOAD_MANIFEST").into()),
+    }
+    Ok(())
+}
+
+fn unsupported(what: &str) -> Refusal {
+    Refusal::unsupported(format!("{what} is not supported by this server"))
+}

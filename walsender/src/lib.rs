@@ -1,0 +1,32 @@
+//! Serves PostgreSQL WAL over the physical streaming replication protocol.
+//!
+//! A [`Sender`] listens and serves a [`source::WalSource`] to everyone who connects: PostgreSQL's standbys,
+//! `pg_receivewal`, `pg_basebackup` and our own receiver follow it as they follow PostgreSQL. The source that exists so
+//! far is a [recording](source::recording::RecordedServer): a base backup and the WAL that followed it, from a real
+//! server.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`source`] | where WAL comes from |
+//! | `sender`, `listener` | the running sender, its sockets |
+//! | `connection` | one client: frames, startup, session |
+//! | `command` | one file for each replication command |
+//! | `slot`, [`standby`] | what is kept of slots and standbys |
+//!
+//! There is no authentication yet: clients of the same machine are trusted, all others are refused.
+
+#![deny(unsafe_code)]
+
+mod cancel;
+mod command;
+mod config;
+mod connection;
+mod listener;
+mod refusal;
+mod sender;
+mod slot;
+pub mod source;
+pub mod standby;
+
+pub use config::{ListenAddress, ListenAddressError, SenderConfig};
+pub use sender::{Sender, SenderError};

@@ -1,0 +1,94 @@
+//! Where a sender gets its WAL from: [`WalSource`], and the sources that exist.
+
+pub mod recording;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::ops::Range;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::sync::watch;
+use walstream::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+
+/// A position on a timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalPosition {
+    /// The timeline on which the WAL before `lsn` lies.
+    pub timeline: TimelineId,
+    /// Exclusive end.
+    pub lsn: Lsn,
+}
+
+/// The server that a source stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceIdentity {
+    /// The cluster whose WAL it is.
+    pub system_identifier: SystemIdentifier,
+    /// Version that the sender answers as (`server_version_num`, 150018).
+    pub server_version_num: u32,
+    /// Segment size of the WAL.
+    pub segment_size: SegmentSize,
+    /// What the server reports when a connection begins, in its order: `server_version`, `TimeZone` and the like.
+    pub parameter_status: Vec<(String, String)>,
+    /// What `SHOW` answers; names in lower case.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A base backup that a source can give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBackup {
+    /// Where replay of it starts: the redo location of its checkpoint.
+    pub start: WalPosition,
+    /// Exclusive end of the WAL that it needs to become consistent.
+    pub end: WalPosition,
+    /// The data directory as a tar archive, two zero blocks at its end included.
+    pub archive: Bytes,
+    /// `backup_manifest`.
+    pub manifest: Bytes,
+}
+
+/// A place that WAL comes from.
+///
+/// A sender asks many times from many tasks; the calls must not block for long.
+pub trait WalSource: Debug + Send + Sync + 'static {
+    /// The server it stands for. It does not change.
+    fn identity(&self) -> &SourceIdentity;
+
+    /// How far WAL may be sent: the newest timeline, and the flush LSN on it, which only grows.
+    fn flushed(&self) -> watch::Receiver<WalPosition>;
+
+    /// WAL of `timeline` from `range.start` on: at least one byte, and as much of the range as is at hand in one piece.
+    /// The range is not empty and does not go beyond the flush LSN.
+    ///
+    /// # Errors
+    /// [`SourceError::SegmentRemoved`] when the source no longer has it.
+    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<Bytes, SourceError>;
+
+    /// The history file of a timeline; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`SourceError`] when it is there and cannot be read.
+    fn timeline_history(&self, timeline: TimelineId) -> Result<Option<Bytes>, SourceError>;
+
+    /// Where a slot that reserves WAL begins: the redo location of the last checkpoint.
+    fn restart_lsn(&self) -> Lsn;
+
+    /// A base backup; `None` when the source cannot give one.
+    ///
+    /// # Errors
+    /// [`SourceError`] when one should be there and cannot be read.
+    fn base_backup(&self) -> Result<Option<StoredBackup>, SourceError>;
+}
+
+/// A source that cannot give what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The segment is older than what is kept, or never was there.
+    #[error("requested WAL segment {name} has already been removed")]
+    SegmentRemoved {
+        /// Name of the segment's file.
+        name: String,
+    },
+}
