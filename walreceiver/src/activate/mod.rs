@@ -1,0 +1,219 @@
+//! `walreceiver activate`: a mirror becomes a primary.
+//!
+//! First everything that can speak against it is looked at, and nothing is changed: does the old primary answer, is all
+//! WAL whole, does it reach what was acknowledged. Then the person is asked. Only then a receiver that still runs is
+//! stopped, the WAL is proven again if it had grown, and the directory is prepared. Each step of that can be killed and
+//! done again.
+
+mod activate_error;
+pub mod options;
+mod primary_check;
+pub mod report;
+pub mod settings;
+mod stop_receiver;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use walstream::Lsn;
+
+pub use activate_error::ActivateError;
+pub use primary_check::{PrimaryState, check_primary};
+pub use report::ActivateReport;
+
+use crate::cli::time_text::rfc3339;
+use crate::connection::{ConnInfo, Environment};
+use crate::exit::Exit;
+use crate::mirror::lock::MirrorLock;
+use crate::mirror::owner::require_owner;
+use crate::mirror::resume::{Depth, Resume, resume};
+use crate::mirror::state::{Activation, MirrorState};
+use options::ActivateArgs;
+
+/// Application name of the check whether the primary answers.
+const APPLICATION_NAME: &str = "walreceiver_activate";
+
+/// What to activate and how.
+#[derive(Clone, Debug)]
+pub struct ActivateConfig {
+    /// The mirror directory.
+    pub mirror: PathBuf,
+    /// The primary that is replaced.
+    pub primary: ConnInfo,
+    /// How long it may take to answer.
+    pub primary_timeout: Duration,
+    /// Activate although it answers.
+    pub force: bool,
+    /// Leave `synchronous_standby_names` alone.
+    pub keep_synchronous_standby_names: bool,
+}
+
+/// What was found out before anything is changed: what the person is asked about.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// What became of the old primary.
+    pub primary: PrimaryState,
+    /// The receiver that holds the mirror now, if one does.
+    pub receiver_pid: Option<u32>,
+    /// The mirror.
+    pub state: MirrorState,
+    /// How far its WAL is whole.
+    pub report: ActivateReport,
+}
+
+/// Looks at everything and changes nothing. `watch` is told how far reading has got, and may end it.
+///
+/// # Errors
+/// [`ActivateError`] when something speaks against activation, unless it was forced.
+pub async fn examine(
+    config: &ActivateConfig,
+    watch: impl FnMut(Lsn) -> bool + Send + 'static,
+) -> Result<Findings, ActivateError> {
+    require_owner(&config.mirror)?;
+    let state = MirrorState::load(&config.mirror)?;
+    if let Some(activation) = &state.activation {
+        return Err(ActivateError::Already {
+            mirror: config.mirror.clone(),
+            at: activation.at.clone(),
+        });
+    }
+    let system = state.facts.system_identifier;
+    let primary = check_primary(&config.primary, system, config.primary_timeout).await;
+    if !config.force {
+        refuse_living(&primary)?;
+    }
+    let resume = prove(&config.mirror, &state, watch).await?;
+    if resume.end.lsn < state.facts.consistent_lsn {
+        return Err(ActivateError::NotConsistent {
+            end: resume.end.lsn,
+            consistent: state.facts.consistent_lsn,
+        });
+    }
+    let last_seen = crate::run::last_status::LastStatus::read(&config.mirror)?;
+    let report = ActivateReport::new(&state, &resume, last_seen.as_ref());
+    Ok(Findings {
+        primary,
+        receiver_pid: MirrorLock::holder(&config.mirror),
+        state,
+        report,
+    })
+}
+
+/// Prepares the directory: after this, the next start of PostgreSQL makes it a primary.
+///
+/// # Errors
+/// [`ActivateError`] when the receiver does not end, its last WAL is not whole, or a file cannot be written. It may be
+/// done again.
+pub async fn prepare(
+    config: &ActivateConfig,
+    findings: Findings,
+) -> Result<ActivateReport, ActivateError> {
+    if let Some(pid) = findings.receiver_pid {
+        stop_receiver::stop_receiver(&config.mirror, pid).await?;
+    }
+    let _lock = MirrorLock::acquire(&config.mirror)?;
+    let mut state = MirrorState::load(&config.mirror)?;
+    let mut report = findings.report;
+    if findings.receiver_pid.is_some() {
+        // It may have received more since it was looked at.
+        let resume = prove(&config.mirror, &state, |_| true).await?;
+        report.extend(&resume);
+    }
+    let timeline = report.end.timeline;
+    let keep = config.keep_synchronous_standby_names;
+    let settings = settings::prepare_recovery(&config.mirror, timeline, keep)?;
+    report.cleared_synchronous_standby_names = settings.cleared_synchronous_standby_names;
+    state.activation = Some(Activation {
+        end_lsn: report.end.lsn.to_string(),
+        timeline: timeline.0,
+        at: rfc3339(SystemTime::now()),
+    });
+    state.save(&config.mirror)?;
+    Ok(report)
+}
+
+fn refuse_living(primary: &PrimaryState) -> Result<(), ActivateError> {
+    match primary {
+        // A standby in the primary's place is no primary that could commit anything.
+        PrimaryState::Silent { .. }
+        | PrimaryState::Answers {
+            is_standby: true, ..
+        } => Ok(()),
+        PrimaryState::Answers { peer, wal_end, .. } => Err(ActivateError::PrimaryAnswers {
+            peer: peer.clone(),
+            wal_end: *wal_end,
+        }),
+        PrimaryState::Refuses { reason } => Err(ActivateError::PrimaryRefuses {
+            reason: reason.clone(),
+        }),
+        PrimaryState::OtherSystem { peer, found } => Err(ActivateError::OtherSystem {
+            peer: peer.clone(),
+            found: *found,
+        }),
+    }
+}
+
+async fn prove(
+    mirror: &Path,
+    state: &MirrorState,
+    mut watch: impl FnMut(Lsn) -> bool + Send + 'static,
+) -> Result<Resume, ActivateError> {
+    let (mirror, state) = (mirror.to_owned(), state.clone());
+    let proof =
+        tokio::task::spawn_blocking(move || resume(&mirror, &state, Depth::All, &mut watch));
+    // Only a panic or the end of the runtime keeps it from answering.
+    Ok(proof.await.map_err(|_| ActivateError::Interrupted)??)
+}
+
+/// Runs the command.
+pub async fn run_command(args: ActivateArgs) -> Exit {
+    match command(&args).await {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            crate::cli::report(&error);
+            error.exit()
+        }
+    }
+}
+
+async fn command(args: &ActivateArgs) -> Result<(), ActivateError> {
+    let state = MirrorState::load(&args.pgdata)?;
+    let conninfo = args.primary.as_deref().unwrap_or(&state.facts.primary);
+    let config = ActivateConfig {
+        mirror: args.pgdata.clone(),
+        primary: ConnInfo::resolve(conninfo, &Environment::from_process())?
+            .with_application_name_default(APPLICATION_NAME),
+        primary_timeout: args.primary_timeout,
+        force: args.force,
+        keep_synchronous_standby_names: args.keep_synchronous_standby_names,
+    };
+    let progress = report::ScanProgress::new(&state, args.json);
+    let findings = examine(&config, progress.watch()).await?;
+    progress.finish();
+    if !args.json {
+        eprint!("{}", report::summary(&config, &findings));
+    }
+    if !args.yes {
+        confirm()?;
+    }
+    let report = prepare(&config, findings).await?;
+    if args.json {
+        println!("{}", report.to_json());
+    } else {
+        print!("{}", report::done(&config.mirror, &report));
+    }
+    Ok(())
+}
+
+fn confirm() -> Result<(), ActivateError> {
+    use crate::cli::prompt::{Answer, confirm};
+    match confirm("Do you want to continue with standby coordinator activation?")? {
+        Answer::Yes => Ok(()),
+        Answer::No => Err(ActivateError::NotConfirmed(
+            "not confirmed: nothing was changed",
+        )),
+        Answer::NobodyThere => Err(ActivateError::NotConfirmed(
+            "standard input is no terminal, so nobody can confirm: use -y to activate without asking",
+        )),
+    }
+}

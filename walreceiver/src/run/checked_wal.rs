@@ -1,0 +1,127 @@
+//! [`CheckedWal`]: what was received so far, proven record by record.
+
+use walstream::wal::decode::{DecodeError, WalDecoder};
+use walstream::{Dialect, Lsn, SystemIdentifier};
+
+/// Checks each byte of WAL before it is written, and counts.
+///
+/// It outlives connections: a stream that is taken up again continues inside the record where the last one ended.
+#[derive(Debug)]
+pub struct CheckedWal {
+    decoder: WalDecoder,
+    /// End of the last whole record that may be written. The decoder is further on when the rest of a piece is damaged.
+    valid_end: Lsn,
+    /// Start of that record.
+    last_record: Option<Lsn>,
+    records: u64,
+    bytes: u64,
+}
+
+impl CheckedWal {
+    /// WAL of this system from `start_lsn` on, which is the end of a record or the start of a page or segment.
+    #[must_use]
+    pub fn new(dialect: Dialect, system: SystemIdentifier, start_lsn: Lsn) -> Self {
+        Self {
+            decoder: WalDecoder::new(dialect, start_lsn).expect_system_identifier(system),
+            valid_end: start_lsn,
+            last_record: None,
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Starts anew at another place of the same history, keeping the counts.
+    pub fn restart(&mut self, dialect: Dialect, system: SystemIdentifier, start_lsn: Lsn) {
+        self.last_record = self.last_record.filter(|_| start_lsn == self.valid_end);
+        self.valid_end = start_lsn;
+        let decoder = WalDecoder::new(dialect, start_lsn).expect_system_identifier(system);
+        self.decoder = match self.last_record {
+            Some(prev) => decoder.expect_prev(prev),
+            None => decoder,
+        };
+    }
+
+    /// Checks the bytes at [`Self::position`].
+    ///
+    /// # Errors
+    /// [`DecodeError`]; then none of these bytes may be written, and the stream goes on after [`Self::restart`] only.
+    pub fn check(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        let mut feed = self.decoder.feed(bytes);
+        let mut records = 0;
+        while feed.next_record()?.is_some() {
+            records += 1;
+        }
+        self.records += records;
+        self.valid_end = self.decoder.valid_end();
+        self.last_record = self.decoder.last_record().or(self.last_record);
+        self.bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// LSN of the next byte.
+    #[must_use]
+    pub fn position(&self) -> Lsn {
+        self.decoder.position()
+    }
+
+    /// End of the last whole record in the pieces that passed. Records of a piece that is damaged further on do not count:
+    /// none of its bytes are written.
+    #[must_use]
+    pub const fn valid_end(&self) -> Lsn {
+        self.valid_end
+    }
+
+    /// Records checked.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Bytes checked.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walstream::PgMajor;
+    use walstream::fuzzing::WalBuilder;
+
+    /// A receiver that went back to the end of the records before the damage, rather than to what it had written, left a
+    /// hole of zeros in the mirror and acknowledged it.
+    #[test]
+    fn records_before_the_damage_in_the_same_piece_do_not_count() {
+        let dialect = Dialect::with_default_sizes(PgMajor::V15);
+        let system = SystemIdentifier(WalBuilder::SYSTEM_IDENTIFIER);
+        let start = Lsn(0x0200_0000);
+        let mut wal = WalBuilder::new(dialect, start);
+        for body in [100, 200, 300, 400] {
+            wal.record(10, 0, &vec![7; body]);
+        }
+        let offset = |lsn: Lsn| usize::try_from(lsn.0 - start.0).unwrap();
+        let (second, last) = (wal.starts[1], wal.starts[3]);
+        let mut bytes = wal.bytes().to_vec();
+        bytes[offset(last) + 100] ^= 1;
+        let mut checked = CheckedWal::new(dialect, system, start);
+        checked.check(&bytes[..offset(second) + 8]).unwrap();
+        assert_eq!(checked.valid_end(), second);
+        checked.check(&bytes[offset(second) + 8..]).unwrap_err();
+        assert_eq!((checked.valid_end(), checked.records()), (second, 1));
+        checked.restart(dialect, system, checked.valid_end());
+        assert_eq!(checked.position(), second);
+        checked.check(&wal.bytes()[offset(second)..]).unwrap();
+        assert_eq!((checked.valid_end(), checked.records()), (wal.end(), 4));
+        // Its link is checked across the restart.
+        checked.restart(dialect, system, wal.end());
+        let mut other = WalBuilder::new(dialect, start);
+        other.record(10, 0, &vec![7; 100 + 200 + 300 + 400 + 3 * 24]);
+        other.pad_to(wal.end());
+        other.record(10, 0, &[1; 8]);
+        checked
+            .check(&other.bytes()[offset(wal.end())..])
+            .unwrap_err();
+    }
+}

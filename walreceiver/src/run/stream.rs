@@ -1,0 +1,410 @@
+//! [`stream_wal`]: one `START_REPLICATION`, from the command to the end of the stream.
+//!
+//! Waits for whichever comes first: a message, progress of the destination, a deadline, or the wish to stop. Each
+//! wake-up feeds the state machine, and what it then wants is done: flush, acknowledge, answer. WAL is checked before it
+//! goes to the destination, and the receiving waits for the destination only when too much is unwritten.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::watch;
+use walstream::protocol::command::{Command, Grammar};
+use walstream::protocol::identify::NextTimeline;
+use walstream::protocol::receiver::{Receiver, ReceiverConfig, ReceiverError, ReceiverEvent};
+use walstream::{Lsn, PgTimestamp, TimelineId};
+
+use super::acknowledged::RecordBoundaries;
+use super::checked_wal::CheckedWal;
+use super::stream_error::StreamError;
+use crate::connection::{BackendMessage, Connection, ConnectionError};
+use crate::mirror::durable::FileError;
+use crate::mirror::flushed::TimelinePosition;
+use crate::wal_sink::{ProgressReceiver, WalDestination};
+
+/// Messages that are handled before progress and deadlines are looked at again.
+const MESSAGES_PER_ROUND: usize = 64;
+/// How long the server may take to end a stream that we have ended.
+const END_OF_COPY_WAIT: Duration = Duration::from_secs(5);
+
+/// When a stream is to be ended by us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stop {
+    /// Not.
+    #[default]
+    Never,
+    /// Once WAL up to here came, after flushing it.
+    At(Lsn),
+    /// Now, after flushing what came.
+    Now,
+}
+
+/// What to stream.
+#[derive(Clone, Debug)]
+pub struct StreamRequest {
+    /// Slot that keeps the WAL on the server.
+    pub slot: Option<String>,
+    /// Timeline to stream.
+    pub timeline: TimelineId,
+    /// What is reported and when.
+    pub config: ReceiverConfig,
+}
+
+/// How a stream ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// As asked; everything received is flushed, up to here.
+    Stopped(Lsn),
+    /// The server has no more WAL of this timeline; the next begins here.
+    NextTimeline(NextTimeline),
+}
+
+/// Where a stream stands, told after each round.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamStatus {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// End of what came.
+    pub received_lsn: Lsn,
+    /// End of what is written.
+    pub write_lsn: Lsn,
+    /// End of what is flushed.
+    pub flush_lsn: Lsn,
+    /// The server's end of WAL as it last said; [`Lsn::INVALID`] before it said anything.
+    pub server_wal_end: Lsn,
+    /// The server's clock in its last message.
+    pub sent_at: Option<PgTimestamp>,
+    /// When the last message came.
+    pub last_message_at: Instant,
+    /// Records checked so far.
+    pub records: u64,
+    /// Bytes checked so far.
+    pub bytes: u64,
+}
+
+/// Follows a stream.
+pub trait StreamObserver {
+    /// Called after each round of work; must be quick.
+    fn status(&mut self, status: &StreamStatus);
+
+    /// Called before a flush position is acknowledged to the server, with the end of the last whole record before it.
+    ///
+    /// # Errors
+    /// When it cannot be remembered; nothing is acknowledged then, and the stream ends.
+    fn acknowledge(&mut self, position: TimelinePosition) -> Result<(), FileError>;
+}
+
+/// Streams WAL from where `wal` stands into `destination`, until the server or `stop` ends it.
+///
+/// # Errors
+/// [`StreamError`]. The destination then still holds, and goes on writing and flushing, all that it was given.
+pub async fn stream_wal<D: WalDestination>(
+    connection: &mut Connection,
+    destination: &mut D,
+    wal: &mut CheckedWal,
+    request: &StreamRequest,
+    observer: &mut (impl StreamObserver + Send),
+    stop: &mut watch::Receiver<Stop>,
+) -> Result<StreamEnd, StreamError> {
+    let start_lsn = wal.position();
+    let timeout = request.config.receiver_timeout;
+    let mut stopped = stop.clone();
+    let answer = tokio::select! {
+        answer = start_replication(connection, request, start_lsn) => answer?,
+        () = sleep(timeout) => return Err(silence(timeout, start_lsn)),
+        Ok(_) = stopped.wait_for(|stop| *stop == Stop::Now) => {
+            return Ok(StreamEnd::Stopped(destination.progress().current().flush_lsn));
+        }
+    };
+    if let Some(next) = answer {
+        return Ok(StreamEnd::NextTimeline(next));
+    }
+    let progress = destination.progress();
+    let mut stream = Stream {
+        receiver: Receiver::new(request.config, start_lsn, request.timeline, Instant::now()),
+        boundaries: RecordBoundaries::new(wal.valid_end().min(progress.current().flush_lsn)),
+        progress,
+        connection,
+        destination,
+        wal,
+        observer,
+        timeout,
+        reply: BytesMut::new(),
+        is_first_update: true,
+        flush_asked: Lsn::INVALID,
+    };
+    stream.receiver.request_report();
+    stream.run(stop).await
+}
+
+/// Sends the command. Gives the next timeline when nothing of the requested one lies behind the start.
+async fn start_replication(
+    connection: &mut Connection,
+    request: &StreamRequest,
+    start_lsn: Lsn,
+) -> Result<Option<NextTimeline>, StreamError> {
+    let command = Command::StartReplication {
+        slot: request.slot.clone(),
+        start_lsn,
+        timeline: Some(request.timeline),
+    };
+    let grammar = Grammar::for_version(connection.server_version());
+    connection.send_query(&command.format(grammar)).await?;
+    match connection.next_message().await? {
+        BackendMessage::CopyBothResponse => Ok(None),
+        BackendMessage::RowDescription(_) => Ok(Some(read_next_timeline(connection).await?)),
+        other => Err(unexpected(&other, "CopyBothResponse").into()),
+    }
+}
+
+struct Stream<'a, D, O> {
+    connection: &'a mut Connection,
+    destination: &'a mut D,
+    wal: &'a mut CheckedWal,
+    observer: &'a mut O,
+    receiver: Receiver,
+    boundaries: RecordBoundaries,
+    progress: ProgressReceiver,
+    /// How long the server may take to take or give what it must.
+    timeout: Option<Duration>,
+    /// Reused for every status update.
+    reply: BytesMut,
+    is_first_update: bool,
+    /// A flush up to here was already asked of the destination.
+    flush_asked: Lsn,
+}
+
+impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
+    async fn run(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<StreamEnd, StreamError> {
+        loop {
+            self.drain().await?;
+            let wish = *stop.borrow_and_update();
+            if self.is_reached(wish) {
+                return self.end().await;
+            }
+            let deadline = self.receiver.poll_timeout();
+            tokio::select! {
+                message = self.connection.next_message() => {
+                    if self.handle(message?).await? {
+                        return self.end_of_timeline().await;
+                    }
+                    for _ in 0..MESSAGES_PER_ROUND {
+                        let Some(message) = self.connection.try_buffered_message()? else { break };
+                        if self.handle(message).await? {
+                            return self.end_of_timeline().await;
+                        }
+                    }
+                }
+                changed = self.progress.changed() => {
+                    changed?;
+                }
+                () = sleep_until(deadline) => {
+                    self.receiver.handle_timeout(Instant::now())?;
+                }
+                // A stop that can never come any more is no reason to wake up.
+                Ok(()) = stop.changed() => {}
+            }
+        }
+    }
+
+    fn is_reached(&self, stop: Stop) -> bool {
+        match stop {
+            Stop::Never => false,
+            Stop::At(lsn) => self.receiver.received_lsn() >= lsn,
+            Stop::Now => true,
+        }
+    }
+
+    /// Handles one message. Gives true when the server ended the stream.
+    async fn handle(&mut self, message: BackendMessage) -> Result<bool, StreamError> {
+        let payload = match message {
+            BackendMessage::CopyData(payload) => payload,
+            BackendMessage::CopyDone => {
+                self.receiver.handle_copy_done();
+                return Ok(true);
+            }
+            // What a server sends as its last word when it shuts down.
+            BackendMessage::CommandComplete(_) => return Err(StreamError::ServerEnded),
+            other => return Err(unexpected(&other, "CopyData").into()),
+        };
+        let event = self.receiver.handle_message(Instant::now(), &payload)?;
+        if let ReceiverEvent::Wal {
+            start_lsn,
+            data_range,
+            ..
+        } = event
+        {
+            self.keep(start_lsn, payload.slice(data_range)).await?;
+        }
+        Ok(false)
+    }
+
+    async fn keep(&mut self, start_lsn: Lsn, data: Bytes) -> Result<(), StreamError> {
+        let valid_end = self.wal.valid_end();
+        self.wal
+            .check(&data)
+            .map_err(|source| StreamError::BadWal { source, valid_end })?;
+        self.destination.write(start_lsn, data).await?;
+        self.boundaries.received(self.wal.valid_end());
+        Ok(())
+    }
+
+    /// Takes over the destination's progress and does what the state machine wants.
+    async fn drain(&mut self) -> Result<(), StreamError> {
+        let progress = self.progress.current();
+        // After a timeline switch the destination may hold more than this stream has reached.
+        let received = self.receiver.received_lsn();
+        self.receiver.handle_written(
+            progress
+                .write_lsn
+                .min(received)
+                .max(self.receiver.written_lsn()),
+        )?;
+        self.receiver.handle_flushed(
+            progress
+                .flush_lsn
+                .min(received)
+                .max(self.receiver.flushed_lsn()),
+        )?;
+        if self.receiver.wants_flush() && self.flush_asked < received {
+            self.flush_asked = received;
+            self.destination.flush_now()?;
+        }
+        while let Some(mut update) = self
+            .receiver
+            .poll_transmit(Instant::now(), SystemTime::now().into())
+        {
+            self.observer.acknowledge(TimelinePosition {
+                timeline: self.receiver.timeline(),
+                lsn: self.boundaries.flushed(self.receiver.flushed_lsn()),
+            })?;
+            // The first one asks for an answer, so that an idle server says at once where its WAL ends.
+            update.reply_requested |= std::mem::take(&mut self.is_first_update);
+            self.reply.clear();
+            update.encode(&mut self.reply);
+            tokio::select! {
+                sent = self.connection.send_copy_data(&self.reply) => sent?,
+                // A server that reads nothing for so long is as lost as one that sends nothing.
+                () = sleep(self.timeout) => return Err(silence(self.timeout, received)),
+            }
+        }
+        self.tell();
+        Ok(())
+    }
+
+    fn tell(&mut self) {
+        let primary = self.receiver.primary();
+        self.observer.status(&StreamStatus {
+            timeline: self.receiver.timeline(),
+            received_lsn: self.receiver.received_lsn(),
+            write_lsn: self.receiver.written_lsn(),
+            flush_lsn: self.receiver.flushed_lsn(),
+            server_wal_end: primary.server_wal_end,
+            sent_at: primary.sent_at,
+            last_message_at: primary.last_message_at,
+            records: self.wal.records(),
+            bytes: self.wal.bytes(),
+        });
+    }
+
+    /// Flushes everything received and reports it.
+    async fn flush_all(&mut self) -> Result<(), StreamError> {
+        self.destination.flush_now()?;
+        let received = self.receiver.received_lsn();
+        self.progress.wait_for_flush(received).await?;
+        self.receiver.request_report();
+        self.drain().await
+    }
+
+    /// Ends the stream from our side.
+    async fn end(&mut self) -> Result<StreamEnd, StreamError> {
+        self.flush_all().await?;
+        let flushed = self.receiver.flushed_lsn();
+        let goodbye = async {
+            self.connection.send_copy_done().await?;
+            loop {
+                // What was on its way is not needed: it is not acknowledged, so it comes again.
+                if matches!(
+                    self.connection.next_message().await?,
+                    BackendMessage::ReadyForQuery
+                ) {
+                    return Ok::<(), ConnectionError>(());
+                }
+            }
+        };
+        // Everything is flushed and reported; a server that does not answer changes nothing.
+        match tokio::time::timeout(END_OF_COPY_WAIT, goodbye).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "server did not end the stream in order"),
+            Err(_) => tracing::debug!("server did not end the stream in time"),
+        }
+        Ok(StreamEnd::Stopped(flushed))
+    }
+
+    async fn end_of_timeline(&mut self) -> Result<StreamEnd, StreamError> {
+        self.flush_all().await?;
+        let next = tokio::select! {
+            next = finish_timeline(self.connection) => next?,
+            () = sleep(self.timeout) => return Err(silence(self.timeout, self.receiver.received_lsn())),
+        };
+        self.receiver.handle_next_timeline(next)?;
+        Ok(StreamEnd::NextTimeline(next))
+    }
+}
+
+/// Answers the server's CopyDone and reads which timeline comes next.
+async fn finish_timeline(connection: &mut Connection) -> Result<NextTimeline, StreamError> {
+    connection.send_copy_done().await?;
+    match connection.next_message().await? {
+        BackendMessage::RowDescription(_) => read_next_timeline(connection).await,
+        BackendMessage::CommandComplete(_) => Err(StreamError::ServerEnded),
+        other => Err(unexpected(&other, "the next timeline").into()),
+    }
+}
+
+/// Reads the row behind a RowDescription, and everything up to ReadyForQuery.
+async fn read_next_timeline(connection: &mut Connection) -> Result<NextTimeline, StreamError> {
+    let mut next = None;
+    loop {
+        match connection.next_message().await? {
+            BackendMessage::DataRow(values) => {
+                let columns: Vec<Option<&[u8]>> = values.iter().map(Option::as_deref).collect();
+                next = Some(NextTimeline::parse(&columns)?);
+            }
+            BackendMessage::CommandComplete(_) => {}
+            BackendMessage::ReadyForQuery => break,
+            other => return Err(unexpected(&other, "the next timeline").into()),
+        }
+    }
+    next.ok_or(StreamError::Connection(ConnectionError::Unexpected {
+        message: "ReadyForQuery",
+        expected: "a row with the next timeline",
+    }))
+}
+
+const fn unexpected(message: &BackendMessage, expected: &'static str) -> ConnectionError {
+    ConnectionError::Unexpected {
+        message: message.name(),
+        expected,
+    }
+}
+
+fn silence(timeout: Option<Duration>, received_lsn: Lsn) -> StreamError {
+    StreamError::Receiver(ReceiverError::Timeout {
+        silence: timeout.unwrap_or_default(),
+        received_lsn,
+    })
+}
+
+async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

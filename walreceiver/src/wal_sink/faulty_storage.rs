@@ -1,0 +1,446 @@
+//! [`FaultyStorage`]: a file system in memory that fails where a test says so, and that can lose power.
+//!
+//! It keeps each file twice, as the system shows it and as the disk has it, and likewise the names of a directory. A sync
+//! brings the disk up to date. A sync that fails does what Linux does: the pages count as clean afterwards, although they
+//! never reached the disk, so that a second sync succeeds and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use super::{Preallocation, Storage};
+
+/// The unit in which bytes reach the disk: a write is torn between two of them, never within one.
+const SECTOR: u64 = 512;
+
+/// An operation of [`Storage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the method of `Storage` of this name")]
+pub enum Operation {
+    Create,
+    Open,
+    Size,
+    Preallocate,
+    WriteAt,
+    ReadAt,
+    SyncData,
+    SyncDirectory,
+    Rename,
+    Remove,
+    List,
+}
+
+/// A failure to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// The operation that fails; any, when there is none.
+    pub operation: Option<Operation>,
+    /// How many such calls still succeed.
+    pub after: usize,
+    /// What the failed call returns.
+    pub errno: Errno,
+    /// Every such call after it fails, too.
+    pub lasting: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    shown: Vec<u8>,
+    on_disk: Vec<u8>,
+    /// Sectors in which `shown` is newer than the disk, as far as the system knows.
+    dirty: BTreeSet<u64>,
+}
+
+/// A change of names that is not on the disk yet.
+#[derive(Clone, Debug)]
+enum NameChange {
+    Set(PathBuf, usize),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
+#[derive(Clone, Debug, Default)]
+struct World {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, usize>,
+    names_on_disk: BTreeMap<PathBuf, usize>,
+    name_changes: Vec<NameChange>,
+    fault: Option<Fault>,
+    calls: Vec<Operation>,
+    write_limit: Option<usize>,
+    syncs_held: bool,
+}
+
+/// The file system. Clones are the same one; [`FaultyStorage::snapshot`] makes another.
+///
+/// It has every directory, and no file to begin with.
+#[derive(Clone, Debug, Default)]
+pub struct FaultyStorage {
+    world: Arc<(Mutex<World>, Condvar)>,
+}
+
+/// An open file of [`FaultyStorage`].
+#[derive(Clone, Copy, Debug)]
+pub struct FaultyFile(usize);
+
+impl FaultyStorage {
+    /// An empty file system without faults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A copy of everything as it is now, without the faults.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        let mut world = self.lock().clone();
+        world.fault = None;
+        world.syncs_held = false;
+        Self {
+            world: Arc::new((Mutex::new(world), Condvar::new())),
+        }
+    }
+
+    /// Goes back to a snapshot.
+    pub fn restore(&self, snapshot: &Self) {
+        let world = snapshot.lock().clone();
+        *self.lock() = world;
+    }
+
+    /// Lets a call fail, instead of what was set before.
+    pub fn inject(&self, fault: Fault) {
+        self.lock().fault = Some(fault);
+    }
+
+    /// Ends all faults, as when somebody frees space.
+    pub fn heal(&self) {
+        self.lock().fault = None;
+    }
+
+    /// Lets each write take at most this many bytes.
+    pub fn limit_writes(&self, bytes: usize) {
+        self.lock().write_limit = Some(bytes);
+    }
+
+    /// Lets syncs of files wait until [`FaultyStorage::release_syncs`].
+    pub fn hold_syncs(&self) {
+        self.lock().syncs_held = true;
+    }
+
+    /// Lets waiting syncs go on.
+    pub fn release_syncs(&self) {
+        self.lock().syncs_held = false;
+        self.world.1.notify_all();
+    }
+
+    /// Every call so far, in order, failed ones included.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Operation> {
+        self.lock().calls.clone()
+    }
+
+    /// Cuts the power: what was synced stays; for everything else `survives` says, sector by sector and name by name,
+    /// whether it had reached the disk anyway. Names survive in the order in which they changed.
+    pub fn lose_power(&self, mut survives: impl FnMut() -> bool) {
+        let mut world = self.lock();
+        for inode in &mut world.inodes {
+            if inode.shown.len() != inode.on_disk.len() && survives() {
+                inode.on_disk.resize(inode.shown.len(), 0);
+            }
+            for sector in std::mem::take(&mut inode.dirty) {
+                if survives() {
+                    inode.write_back(sector);
+                }
+            }
+            inode.shown = inode.on_disk.clone();
+        }
+        let survivors = world.name_changes.iter().take_while(|_| survives()).count();
+        world.commit_names(survivors);
+        world.name_changes.clear();
+        world.names = world.names_on_disk.clone();
+    }
+
+    /// What a file holds, as the system shows it.
+    #[must_use]
+    pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        let world = self.lock();
+        let inode = world.inodes.get(*world.names.get(path)?)?;
+        Some(inode.shown.clone())
+    }
+
+    /// Paths of all files.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.lock().names.keys().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the call, and fails it if that is due.
+    fn call(&self, operation: Operation) -> io::Result<MutexGuard<'_, World>> {
+        let mut world = self.lock();
+        world.calls.push(operation);
+        match world.take_fault(operation) {
+            Some(errno) => Err(errno.into()),
+            None => Ok(world),
+        }
+    }
+}
+
+impl World {
+    fn take_fault(&mut self, operation: Operation) -> Option<Errno> {
+        let fault = self.fault.as_mut()?;
+        if fault.operation.is_some_and(|only| only != operation) {
+            return None;
+        }
+        if fault.after > 0 {
+            fault.after -= 1;
+            return None;
+        }
+        let errno = fault.errno;
+        if !fault.lasting {
+            self.fault = None;
+        }
+        Some(errno)
+    }
+
+    fn inode(&mut self, file: FaultyFile) -> io::Result<&mut Inode> {
+        self.inodes.get_mut(file.0).ok_or(Errno::BADF.into())
+    }
+
+    /// Brings the first `count` changes of names to the disk.
+    fn commit_names(&mut self, count: usize) {
+        let count = count.min(self.name_changes.len());
+        for change in self.name_changes.drain(..count) {
+            match change {
+                NameChange::Set(path, inode) => {
+                    self.names_on_disk.insert(path, inode);
+                }
+                NameChange::Rename(from, to) => {
+                    if let Some(inode) = self.names_on_disk.remove(&from) {
+                        self.names_on_disk.insert(to, inode);
+                    }
+                }
+                NameChange::Remove(path) => {
+                    self.names_on_disk.remove(&path);
+                }
+            }
+        }
+    }
+}
+
+impl Inode {
+    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let end = start.checked_add(bytes.len()).ok_or(Errno::FBIG)?;
+        if self.shown.len() < end {
+            self.shown.resize(end, 0);
+        }
+        if let Some(target) = self.shown.get_mut(start..end) {
+            target.copy_from_slice(bytes);
+        }
+        self.dirty
+            .extend(offset / SECTOR..(offset + bytes.len() as u64).div_ceil(SECTOR));
+        Ok(())
+    }
+
+    /// Copies a sector to the disk, as far as the file's size there reaches.
+    fn write_back(&mut self, sector: u64) {
+        let range = |length: usize| {
+            let start = usize::try_from(sector * SECTOR)
+                .unwrap_or(length)
+                .min(length);
+            let end = usize::try_from((sector + 1) * SECTOR).unwrap_or(length);
+            start..end.min(length)
+        };
+        let range = range(self.on_disk.len().min(self.shown.len()));
+        if let (Some(to), Some(from)) = (self.on_disk.get_mut(range.clone()), self.shown.get(range))
+        {
+            to.copy_from_slice(from);
+        }
+    }
+}
+
+impl Storage for FaultyStorage {
+    type File = FaultyFile;
+
+    fn create(&self, path: &Path) -> io::Result<FaultyFile> {
+        let mut world = self.call(Operation::Create)?;
+        world.inodes.push(Inode::default());
+        let inode = world.inodes.len() - 1;
+        world.names.insert(path.to_owned(), inode);
+        world
+            .name_changes
+            .push(NameChange::Set(path.to_owned(), inode));
+        Ok(FaultyFile(inode))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<FaultyFile> {
+        let world = self.call(Operation::Open)?;
+        Ok(FaultyFile(*world.names.get(path).ok_or(Errno::NOENT)?))
+    }
+
+    fn size(&self, file: &FaultyFile) -> io::Result<u64> {
+        Ok(self.call(Operation::Size)?.inode(*file)?.shown.len() as u64)
+    }
+
+    fn preallocate(&self, file: &FaultyFile, size: u64, _how: Preallocation) -> io::Result<()> {
+        let mut world = self.call(Operation::Preallocate)?;
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        // The file is empty: a new vector comes zeroed from the allocator.
+        world.inode(*file)?.shown = vec![0; size];
+        Ok(())
+    }
+
+    fn write_at(
+        &self,
+        file: &FaultyFile,
+        buffers: &[IoSlice<'_>],
+        offset: u64,
+    ) -> io::Result<usize> {
+        let mut world = self.call(Operation::WriteAt)?;
+        let mut bytes = Vec::new();
+        for buffer in buffers {
+            bytes.extend_from_slice(buffer);
+        }
+        bytes.truncate(world.write_limit.unwrap_or(usize::MAX));
+        world.inode(*file)?.write(&bytes, offset)?;
+        Ok(bytes.len())
+    }
+
+    fn read_at(&self, file: &FaultyFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut world = self.call(Operation::ReadAt)?;
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let from = world.inode(*file)?.shown.get(start..).unwrap_or_default();
+        let length = from.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..length), from.get(..length)) {
+            to.copy_from_slice(from);
+        }
+        Ok(length)
+    }
+
+    fn sync_data(&self, file: &FaultyFile) -> io::Result<()> {
+        let mut world = self.lock();
+        while world.syncs_held {
+            world = self
+                .world
+                .1
+                .wait(world)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        world.calls.push(Operation::SyncData);
+        let failed = world.take_fault(Operation::SyncData);
+        let inode = world.inode(*file)?;
+        let dirty = std::mem::take(&mut inode.dirty);
+        if let Some(errno) = failed {
+            return Err(errno.into());
+        }
+        if inode.on_disk.is_empty() {
+            inode.on_disk = vec![0; inode.shown.len()];
+        }
+        inode.on_disk.resize(inode.shown.len(), 0);
+        for sector in dirty {
+            inode.write_back(sector);
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&self, _directory: &Path) -> io::Result<()> {
+        self.call(Operation::SyncDirectory)?
+            .commit_names(usize::MAX);
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.call(Operation::Rename)?;
+        let inode = world.names.remove(from).ok_or(Errno::NOENT)?;
+        world.names.insert(to.to_owned(), inode);
+        world
+            .name_changes
+            .push(NameChange::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.call(Operation::Remove)?;
+        world.names.remove(path).ok_or(Errno::NOENT)?;
+        world.name_changes.push(NameChange::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        let world = self.call(Operation::List)?;
+        let here = world
+            .names
+            .keys()
+            .filter(|path| path.parent() == Some(directory));
+        Ok(here
+            .filter_map(|path| Some(path.file_name()?.to_owned()))
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(storage: &FaultyStorage, bytes: &[u8]) -> FaultyFile {
+        let file = storage.create(Path::new("/d/f")).unwrap();
+        storage.write_at(&file, &[IoSlice::new(bytes)], 0).unwrap();
+        file
+    }
+
+    #[test]
+    fn power_loss_keeps_synced_bytes_under_synced_names_only() {
+        let storage = FaultyStorage::new();
+        let file = written(&storage, b"old");
+        storage.sync_data(&file).unwrap();
+        let unnamed = storage.snapshot();
+        unnamed.lose_power(|| false);
+        assert_eq!(unnamed.content(Path::new("/d/f")), None);
+        storage.sync_directory(Path::new("/d")).unwrap();
+        storage.write_at(&file, &[IoSlice::new(b"new")], 0).unwrap();
+        assert_eq!(storage.content(Path::new("/d/f")).unwrap(), b"new");
+        storage.lose_power(|| false);
+        assert_eq!(storage.content(Path::new("/d/f")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_failed_sync_is_followed_by_one_that_lies() {
+        let storage = FaultyStorage::new();
+        let file = written(&storage, b"lost");
+        storage.sync_directory(Path::new("/d")).unwrap();
+        storage.inject(Fault {
+            operation: Some(Operation::SyncData),
+            after: 0,
+            errno: Errno::IO,
+            lasting: false,
+        });
+        assert!(storage.sync_data(&file).is_err());
+        storage.sync_data(&file).unwrap();
+        assert_eq!(storage.content(Path::new("/d/f")).unwrap(), b"lost");
+        storage.lose_power(|| false);
+        assert_eq!(storage.content(Path::new("/d/f")).unwrap(), b"\0\0\0\0");
+    }
+
+    #[test]
+    fn writes_tear_between_sectors() {
+        let storage = FaultyStorage::new();
+        let file = written(&storage, &[0; 1024]);
+        storage.sync_data(&file).unwrap();
+        storage.sync_directory(Path::new("/d")).unwrap();
+        storage
+            .write_at(&file, &[IoSlice::new(&[1; 1024])], 0)
+            .unwrap();
+        let mut first = true;
+        storage.lose_power(|| std::mem::take(&mut first));
+        let content = storage.content(Path::new("/d/f")).unwrap();
+        assert_eq!((content[511], content[512]), (1, 0));
+    }
+}
