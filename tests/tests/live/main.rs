@@ -1,0 +1,30 @@
+//! Scenarios against real PostgreSQL servers, one per module.
+
+mod certificates;
+mod connection;
+mod connection_tls;
+mod control_file;
+mod crash_recovery;
+mod damaged_mirror;
+mod damaged_stream;
+mod demo;
+mod failing_disk;
+mod hostile_peer;
+mod init;
+mod init_failures;
+mod kills;
+mod password;
+mod promotion;
+mod recorded_coordinator;
+mod recorded_sender;
+mod refusals;
+mod removed_wal;
+mod replication_commands;
+mod shutdown;
+mod status;
+mod support_peers;
+mod synchronous;
+mod takeover;
+mod version_matrix;
+mod versions;
+mod waldump;
