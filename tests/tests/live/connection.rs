@@ -368,7 +368,8 @@ async fn streams_wal_and_ends_the_copy() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+/// The query has a task and a thread of its own: while the test blocks in its wait, nothing else drives it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_command_is_cancelled_and_errors_are_survived() -> Result<()> {
     let cluster = server()?;
     let mut connection = connect(&tcp(&cluster, "user=u_trust"), Purpose::Sql).await?;
@@ -382,15 +383,18 @@ async fn a_command_is_cancelled_and_errors_are_survived() -> Result<()> {
     let error = connection.query("SELECT 1/0").await.unwrap_err();
     assert_eq!(error.to_string(), "ERROR:  division by zero");
     let token = connection.cancel_token();
-    let (slept, cancelled) = tokio::join!(connection.query("SELECT pg_sleep(600)"), async {
-        walstream_tests::wait_for("the sleep to begin", walstream_tests::SHORT, || {
-            Ok(cluster
-                .query("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")?
-                == "1")
-        })?;
-        anyhow::Ok(token.cancel().await?)
+    let query = tokio::spawn(async move {
+        let slept = connection.query("SELECT pg_sleep(600)").await;
+        (connection, slept)
     });
-    cancelled?;
+    walstream_tests::wait_for("the sleep to begin", walstream_tests::SHORT, || {
+        Ok(
+            cluster.query("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")?
+                == "1",
+        )
+    })?;
+    token.cancel().await?;
+    let (mut connection, slept) = query.await?;
     assert_eq!(slept.unwrap_err().server_error().unwrap().sqlstate, "57014");
     assert_eq!(connection.query("SELECT 3").await?.text(0, 0), Some("3"));
 
