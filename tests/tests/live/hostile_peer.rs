@@ -106,6 +106,16 @@ const PERMANENT: &[Case] = &[
         },
     },
     Case {
+        name: "WAL behind the end of the stream",
+        code: 7,
+        words: &["XLogData", "the server had ended the stream"],
+        defect: |peer, wal, at| {
+            peer.copy_done()?;
+            while peer.read_message()?.0 != b'c' {}
+            wal.send(peer, at..at + 4096)
+        },
+    },
+    Case {
         name: "the end of the stream without a next timeline",
         code: 7,
         words: &["ReadyForQuery while waiting for the next timeline"],
@@ -146,6 +156,20 @@ const PASSING: &[Case] = &[
         defect: |peer, _, _| {
             peer.copy_done()?;
             while peer.read_message()?.0 != b'c' {}
+            peer.done("START_REPLICATION")
+        },
+    },
+    // PostgreSQL answers a status update that asks for it even when it has ended the stream already. A receiver that took this
+    // for nonsense ended for good when the primary was promoted at the moment at which it connected.
+    Case {
+        name: "answers behind the end of its stream",
+        code: 3,
+        words: &["shutting down"],
+        defect: |peer, wal, _| {
+            peer.copy_done()?;
+            peer.keepalive(wal.end(), false)?;
+            while peer.read_message()?.0 != b'c' {}
+            peer.keepalive(wal.end(), false)?;
             peer.done("START_REPLICATION")
         },
     },

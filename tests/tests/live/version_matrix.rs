@@ -91,7 +91,7 @@ fn life_of_a_mirror(major: u32) -> Result<()> {
     primary.append("standby.signal", "")?;
     primary.start()?;
     primary.promote()?;
-    wait_for_synchronous(&primary)?;
+    wait_for_synchronous(&primary).with_context(|| receiver.stderr())?;
     primary.pgbench(&["-n", "-c", "4", "-t", "25"])?;
     primary.query("CREATE TABLE app.after_promotion AS SELECT generate_series(1, 100) AS i")?;
 
@@ -194,10 +194,12 @@ fn has_the_manifest(mirror: &Mirror, primary: &Cluster) -> Result<()> {
 }
 
 fn wait_for_synchronous(primary: &Cluster) -> Result<()> {
-    wait_for("the synchronous standby", SHORT, || {
-        let state = primary.standby_column(NAME, "state || ' ' || sync_state")?;
-        Ok(state.as_deref() == Some("streaming sync"))
-    })
+    let mut last = None;
+    let waited = wait_for("the synchronous standby", SHORT, || {
+        last = primary.standby_column(NAME, "state || ' ' || sync_state")?;
+        Ok(last.as_deref() == Some("streaming sync"))
+    });
+    waited.with_context(|| format!("it is {last:?}; {}", primary.log()))
 }
 
 /// A commit waits for the mirror, and is released by it.

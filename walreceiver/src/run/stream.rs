@@ -342,22 +342,31 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
 
     async fn end_of_timeline(&mut self) -> Result<StreamEnd, StreamError> {
         self.flush_all().await?;
+        let (timeout, received) = (self.timeout, self.receiver.received_lsn());
         let next = tokio::select! {
-            next = finish_timeline(self.connection) => next?,
-            () = sleep(self.timeout) => return Err(silence(self.timeout, self.receiver.received_lsn())),
+            next = self.finish_timeline() => next?,
+            () = sleep(timeout) => return Err(silence(timeout, received)),
         };
         self.receiver.handle_next_timeline(next)?;
         Ok(StreamEnd::NextTimeline(next))
     }
-}
 
-/// Answers the server's CopyDone and reads which timeline comes next.
-async fn finish_timeline(connection: &mut Connection) -> Result<NextTimeline, StreamError> {
-    connection.send_copy_done().await?;
-    match connection.next_message().await? {
-        BackendMessage::RowDescription(_) => read_next_timeline(connection).await,
-        BackendMessage::CommandComplete(_) => Err(StreamError::ServerEnded),
-        other => Err(unexpected(&other, "the next timeline").into()),
+    /// Answers the server's CopyDone and reads which timeline comes next.
+    async fn finish_timeline(&mut self) -> Result<NextTimeline, StreamError> {
+        self.connection.send_copy_done().await?;
+        loop {
+            match self.connection.next_message().await? {
+                // The answer to a status update that was on its way.
+                BackendMessage::CopyData(payload) => {
+                    self.receiver.handle_message(Instant::now(), &payload)?;
+                }
+                BackendMessage::RowDescription(_) => {
+                    return read_next_timeline(self.connection).await;
+                }
+                BackendMessage::CommandComplete(_) => return Err(StreamError::ServerEnded),
+                other => return Err(unexpected(&other, "the next timeline").into()),
+            }
+        }
     }
 }
 

@@ -182,26 +182,29 @@ impl Receiver {
 
     /// Handles the payload of a CopyData frame.
     ///
+    /// A server that has ended the stream may still answer a status update with a keepalive
+    /// (`ProcessStandbyReplyMessage` in `src/backend/replication/walsender.c` does not look whether CopyDone was sent).
+    ///
     /// # Errors
-    /// [`ReceiverError::Protocol`] for a malformed message or one after the end, [`ReceiverError::Gap`] or
+    /// [`ReceiverError::Protocol`] for a malformed message or WAL after the end, [`ReceiverError::Gap`] or
     /// [`ReceiverError::Overlap`] when WAL does not start where the last ended.
     pub fn handle_message(
         &mut self,
         now: Instant,
         payload: &[u8],
     ) -> Result<ReceiverEvent, ReceiverError> {
-        if self.is_ended {
-            return Err(ReceiverError::Protocol(ProtocolError::OutOfOrder {
-                message: "CopyData",
-                state: "the server had ended the stream",
-            }));
-        }
         let message = PrimaryMessage::parse(payload)?;
         let (server_wal_end, sent_at) = match &message {
             PrimaryMessage::XLogData(data) => (data.server_wal_end, data.sent_at),
             PrimaryMessage::Keepalive(keepalive) => (keepalive.server_wal_end, keepalive.sent_at),
         };
         if let PrimaryMessage::XLogData(data) = &message {
+            if self.is_ended {
+                return Err(ReceiverError::Protocol(ProtocolError::OutOfOrder {
+                    message: "XLogData",
+                    state: "the server had ended the stream",
+                }));
+            }
             self.expect_start(data.start_lsn)?;
         }
         self.primary = PrimaryProgress {
