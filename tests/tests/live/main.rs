@@ -14,6 +14,7 @@ mod init;
 mod init_failures;
 mod kills;
 mod password;
+mod power_loss;
 mod promotion;
 mod recorded_coordinator;
 mod recorded_sender;

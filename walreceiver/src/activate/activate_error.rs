@@ -12,6 +12,7 @@ use crate::mirror::durable::FileError;
 use crate::mirror::lock::LockError;
 use crate::mirror::owner::OwnerError;
 use crate::mirror::resume::ResumeError;
+use crate::mirror::scan::ScanError;
 use crate::mirror::state::StateError;
 
 /// Why a mirror was not activated. Nothing was changed then, unless a file could not be written.
@@ -61,6 +62,17 @@ pub enum ActivateError {
         end: Lsn,
         /// End of the base backup.
         consistent: Lsn,
+    },
+    /// Damage behind everything that is known to have been acknowledged.
+    #[error(
+        "{source}; nothing that is known to have been acknowledged is concerned, so a loss of power may have left this: \
+         --discard-damaged-wal activates with the WAL up to {valid_end}"
+    )]
+    UnacknowledgedDamage {
+        /// What is damaged.
+        source: ScanError,
+        /// End of the whole WAL before it.
+        valid_end: Lsn,
     },
     /// It was done before.
     #[error("\"{}\" was activated at {at}: start PostgreSQL on it", mirror.display())]
@@ -112,6 +124,7 @@ impl ActivateError {
             | Self::PrimaryRefuses { .. }
             | Self::OtherSystem { .. }
             | Self::NotConsistent { .. }
+            | Self::UnacknowledgedDamage { .. }
             | Self::Already { .. }
             | Self::NotConfirmed(_) => Exit::Unsafe,
             Self::ReceiverStays { .. } => Exit::Locked,

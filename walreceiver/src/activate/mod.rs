@@ -12,7 +12,7 @@ pub mod report;
 pub mod settings;
 mod stop_receiver;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use walstream::Lsn;
@@ -26,7 +26,7 @@ use crate::connection::{ConnInfo, Environment};
 use crate::exit::Exit;
 use crate::mirror::lock::MirrorLock;
 use crate::mirror::owner::require_owner;
-use crate::mirror::resume::{Depth, Resume, resume};
+use crate::mirror::resume::{Depth, Resume, ResumeError, resume};
 use crate::mirror::state::{Activation, MirrorState};
 use options::ActivateArgs;
 
@@ -44,6 +44,8 @@ pub struct ActivateConfig {
     pub primary_timeout: Duration,
     /// Activate although it answers.
     pub force: bool,
+    /// Activate although WAL behind all that is known to have been acknowledged is damaged.
+    pub discard_damaged_wal: bool,
     /// Leave `synchronous_standby_names` alone.
     pub keep_synchronous_standby_names: bool,
 }
@@ -82,7 +84,7 @@ pub async fn examine(
     if !config.force {
         refuse_living(&primary)?;
     }
-    let resume = prove(&config.mirror, &state, watch).await?;
+    let resume = prove(config, &state, watch).await?;
     if resume.end.lsn < state.facts.consistent_lsn {
         return Err(ActivateError::NotConsistent {
             end: resume.end.lsn,
@@ -116,7 +118,7 @@ pub async fn prepare(
     let mut report = findings.report;
     if findings.receiver_pid.is_some() {
         // It may have received more since it was looked at.
-        let resume = prove(&config.mirror, &state, |_| true).await?;
+        let resume = prove(config, &state, |_| true).await?;
         report.extend(&resume);
     }
     let timeline = report.end.timeline;
@@ -154,15 +156,25 @@ fn refuse_living(primary: &PrimaryState) -> Result<(), ActivateError> {
 }
 
 async fn prove(
-    mirror: &Path,
+    config: &ActivateConfig,
     state: &MirrorState,
     mut watch: impl FnMut(Lsn) -> bool + Send + 'static,
 ) -> Result<Resume, ActivateError> {
-    let (mirror, state) = (mirror.to_owned(), state.clone());
-    let proof =
-        tokio::task::spawn_blocking(move || resume(&mirror, &state, Depth::All, &mut watch));
+    let (mirror, state) = (config.mirror.clone(), state.clone());
+    let depth = if config.discard_damaged_wal {
+        Depth::Acknowledged
+    } else {
+        Depth::All
+    };
+    let proof = tokio::task::spawn_blocking(move || resume(&mirror, &state, depth, &mut watch));
     // Only a panic or the end of the runtime keeps it from answering.
-    Ok(proof.await.map_err(|_| ActivateError::Interrupted)??)
+    match proof.await.map_err(|_| ActivateError::Interrupted)? {
+        Err(ResumeError::Scan(source)) => Err(match source.behind_acknowledged() {
+            Some(valid_end) => ActivateError::UnacknowledgedDamage { source, valid_end },
+            None => ResumeError::Scan(source).into(),
+        }),
+        proof => Ok(proof?),
+    }
 }
 
 /// Runs the command.
@@ -185,6 +197,7 @@ async fn command(args: &ActivateArgs) -> Result<(), ActivateError> {
             .with_application_name_default(APPLICATION_NAME),
         primary_timeout: args.primary_timeout,
         force: args.force,
+        discard_damaged_wal: args.discard_damaged_wal,
         keep_synchronous_standby_names: args.keep_synchronous_standby_names,
     };
     let progress = report::ScanProgress::new(&state, args.json);

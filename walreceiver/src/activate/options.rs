@@ -34,6 +34,11 @@ pub struct ActivateArgs {
     #[arg(short = 'f', long)]
     pub force: bool,
 
+    /// Activate although WAL behind all that is known to have been acknowledged is damaged, as a loss of power may leave it.
+    /// The WAL from there on is given up.
+    #[arg(long)]
+    pub discard_damaged_wal: bool,
+
     /// Leave synchronous_standby_names as it was copied from the old primary. By default it is emptied, since the standbys
     /// that it names do not follow the new primary yet and the first commit would wait for them.
     #[arg(long)]

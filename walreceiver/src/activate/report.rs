@@ -33,6 +33,8 @@ pub struct ActivateReport {
     pub last_known_primary_end: Option<Lsn>,
     /// When it told.
     pub last_heard_at_us: Option<i64>,
+    /// WAL behind the end is damaged and is given up; it is not known to have been acknowledged.
+    pub unacknowledged_damage: bool,
     /// `synchronous_standby_names` was emptied.
     pub cleared_synchronous_standby_names: bool,
 }
@@ -52,6 +54,7 @@ impl ActivateReport {
             last_commit_at: resume.report.last_commit_at,
             last_known_primary_end: last_seen.and_then(|status| status.server_wal_end),
             last_heard_at_us: last_seen.and_then(|status| status.last_message_at_us),
+            unacknowledged_damage: resume.unacknowledged_damage.is_some(),
             cleared_synchronous_standby_names: false,
         }
     }
@@ -64,6 +67,7 @@ impl ActivateReport {
         self.records = resume.report.records;
         self.commits = resume.report.commits;
         self.last_commit_at = resume.report.last_commit_at;
+        self.unacknowledged_damage = resume.unacknowledged_damage.is_some();
     }
 
     /// Bytes that the primary said it had and the mirror lacks; `None` when nothing is known of it.
@@ -87,6 +91,7 @@ impl ActivateReport {
             "last_known_primary_end": self.last_known_primary_end.map(|lsn| lsn.to_string()),
             "last_heard_at": self.last_heard_at_us.map(rfc3339_us),
             "behind_bytes": self.behind(),
+            "unacknowledged_damage": self.unacknowledged_damage,
             "cleared_synchronous_standby_names": self.cleared_synchronous_standby_names,
         })
         .to_string()
@@ -161,6 +166,12 @@ pub(super) fn summary(config: &ActivateConfig, findings: &Findings) -> String {
         "WAL proven whole up to",
         &format!("{} on timeline {}", report.end.lsn, report.end.timeline),
     );
+    if report.unacknowledged_damage {
+        line(
+            "WAL behind that",
+            "damaged, not known to have been acknowledged, will be given up",
+        );
+    }
     line(
         "Acknowledged as flushed",
         &report.acknowledged.lsn.to_string(),

@@ -31,7 +31,7 @@ See it all without a server: walreceiver demo
 Exit codes:
   0 done   1 failed   2 wrong usage or setting   3 server unreachable   4 refused: password or right
   5 server lacks what is needed: slot, WAL   6 another system or a diverged timeline   7 damaged data
-  8 local storage failed   9 mirror locked by another process   10 not safe without --force
+  8 local storage failed   9 mirror locked by another process   10 not safe, see the message
   130 interrupted";
 
 #[derive(Debug, Subcommand)]

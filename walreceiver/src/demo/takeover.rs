@@ -114,6 +114,7 @@ pub(super) async fn take_over(
         primary,
         primary_timeout: PRIMARY_TIMEOUT,
         force: false,
+        discard_damaged_wal: false,
         keep_synchronous_standby_names: false,
     };
     let gauge = narrator.gauge(Some(

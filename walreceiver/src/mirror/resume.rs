@@ -8,7 +8,7 @@ use walstream::Lsn;
 
 use super::durable::FileError;
 use super::flushed::{FlushedFile, TimelinePosition};
-use super::scan::{ScanError, ScanRange, ScanReport, require_segments, scan};
+use super::scan::{ScanError, ScanRange, ScanReport, require_segments, scan, scan_acknowledged};
 use super::state::MirrorState;
 use super::wal_files::{WalFiles, WalFilesError};
 use crate::exit::Exit;
@@ -24,6 +24,8 @@ pub struct Resume {
     pub end: TimelinePosition,
     /// What was read to find out.
     pub report: ScanReport,
+    /// Damage right behind `end`, where nothing is known to have been acknowledged.
+    pub unacknowledged_damage: Option<ScanError>,
 }
 
 /// Why a mirror's WAL cannot be taken up.
@@ -52,12 +54,17 @@ impl ResumeError {
     }
 }
 
-/// How much of a mirror's WAL is read.
+/// How much of a mirror's WAL is read, and what may be damaged.
+///
+/// Behind what was acknowledged, damage need not be a fault of the disk: after a power loss, pages that were never synced may
+/// have reached it in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// From the last acknowledged segment on, to go on receiving; of those before, that they are there. Takes a moment.
     /// What was not acknowledged may be damaged: it is received again.
     Tail,
+    /// Every record from the base backup's start on. What was not acknowledged may be damaged, and is lost then.
+    Acknowledged,
     /// Every record from the base backup's start on, and nothing behind them may be damaged either: it may be all that
     /// there is.
     All,
@@ -78,7 +85,7 @@ pub fn resume(
     let segment_size = facts.dialect.segment_size;
     let files = WalFiles::open(mirror, acknowledged.timeline, segment_size)?;
     let from = match depth {
-        Depth::All => facts.start.lsn,
+        Depth::All | Depth::Acknowledged => facts.start.lsn,
         Depth::Tail => {
             let last_byte = Lsn(acknowledged.lsn.0.saturating_sub(1));
             last_byte.segment_start(segment_size).max(facts.start.lsn)
@@ -90,20 +97,9 @@ pub fn resume(
         acknowledged: acknowledged.lsn,
         until: None,
     };
-    let report = match scan(&files, facts, range, watch) {
-        // After a power loss, pages that were never synced may have reached the disk in any order. What was not
-        // acknowledged is received again.
-        Err(ScanError::Damaged { valid_end, .. })
-            if depth == Depth::Tail && valid_end >= acknowledged.lsn =>
-        {
-            tracing::warn!(lsn = %valid_end, "unacknowledged WAL behind this is not whole; it is received again");
-            let range = ScanRange {
-                until: Some(valid_end),
-                ..range
-            };
-            scan(&files, facts, range, watch)?
-        }
-        result => result?,
+    let (report, unacknowledged_damage) = match depth {
+        Depth::All => (scan(&files, facts, range, watch)?, None),
+        Depth::Acknowledged | Depth::Tail => scan_acknowledged(&files, facts, range, watch)?,
     };
     let end = TimelinePosition {
         timeline: acknowledged.timeline,
@@ -114,11 +110,15 @@ pub fn resume(
         acknowledged,
         end,
         report,
+        unacknowledged_damage,
     })
 }
 
-/// The later of what the state file and the flushed file say.
-fn acknowledged(mirror: &Path, state: &MirrorState) -> Result<TimelinePosition, FileError> {
+/// What was acknowledged: the later of what the flushed file and the state file say.
+///
+/// # Errors
+/// [`FileError`] when the flushed file is there and cannot be read.
+pub fn acknowledged(mirror: &Path, state: &MirrorState) -> Result<TimelinePosition, FileError> {
     let exact = FlushedFile::read(mirror)?;
     let order = |position: &TimelinePosition| (position.timeline, position.lsn);
     Ok(exact

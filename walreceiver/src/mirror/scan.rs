@@ -98,6 +98,8 @@ pub enum ScanError {
         valid_end: Lsn,
         /// Why it cannot be the end.
         evidence: Evidence,
+        /// What was acknowledged.
+        acknowledged: Lsn,
     },
     /// The end comes too early.
     #[error(
@@ -124,6 +126,19 @@ pub enum ScanError {
 }
 
 impl ScanError {
+    /// End of the whole WAL, when this is damage behind all that was acknowledged.
+    #[must_use]
+    pub fn behind_acknowledged(&self) -> Option<Lsn> {
+        match self {
+            Self::Damaged {
+                valid_end,
+                acknowledged,
+                ..
+            } if valid_end >= acknowledged => Some(*valid_end),
+            _ => None,
+        }
+    }
+
     /// The exit code that a command ends with.
     #[must_use]
     pub const fn exit(&self) -> Exit {
@@ -148,6 +163,20 @@ pub fn scan(
     range: ScanRange,
     watch: &mut dyn FnMut(Lsn) -> bool,
 ) -> Result<ScanReport, ScanError> {
+    let (report, damage) = scan_acknowledged(files, facts, range, watch)?;
+    damage.map_or(Ok(report), Err)
+}
+
+/// As [`scan`], but damage behind all that was acknowledged ends the reading and is no failure: it is given beside the report.
+///
+/// # Errors
+/// [`ScanError`] for everything else.
+pub fn scan_acknowledged(
+    files: &WalFiles,
+    facts: &MirrorFacts,
+    range: ScanRange,
+    watch: &mut dyn FnMut(Lsn) -> bool,
+) -> Result<(ScanReport, Option<ScanError>), ScanError> {
     let mut scan = Scan {
         files,
         segment_size: facts.dialect.segment_size,
@@ -157,18 +186,25 @@ pub fn scan(
         buffer: vec![0; CHUNK],
     };
     let stopped = scan.read(range.until, watch)?;
-    let end = match stopped {
-        Stopped::Reached => scan.decoder.valid_end(),
-        Stopped::EndOfBytes | Stopped::Fault => scan.judge(range)?,
+    let (end, damage) = match stopped {
+        Stopped::Reached => (scan.decoder.valid_end(), None),
+        Stopped::EndOfBytes | Stopped::Fault => match scan.judge(range) {
+            Ok(end) => (end, None),
+            Err(damage) => match damage.behind_acknowledged() {
+                Some(end) => (end, Some(damage)),
+                None => return Err(damage),
+            },
+        },
     };
-    Ok(ScanReport {
+    let report = ScanReport {
         end,
         last_record: scan.decoder.last_record(),
         records: scan.tally.records,
         bytes: end.saturating_sub(range.from),
         commits: scan.tally.commits,
         last_commit_at: scan.tally.last_commit_at,
-    })
+    };
+    Ok((report, damage))
 }
 
 /// Makes sure that every segment with WAL between these positions is there at its full size.
@@ -279,6 +315,7 @@ impl Scan<'_> {
                 source,
                 valid_end: corrupt.valid_end,
                 evidence,
+                acknowledged: range.acknowledged,
             },
             (None, _) => ScanError::EndsEarly {
                 path,

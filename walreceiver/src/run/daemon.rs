@@ -91,7 +91,15 @@ pub async fn run(
     let (mirror, known) = (config.mirror.clone(), state.clone());
     let resumed =
         tokio::task::spawn_blocking(move || resume(&mirror, &known, Depth::Tail, &mut |_| true));
-    let Resume { files, end, .. } = resumed.await.map_err(|_| RunError::RuntimeEnded)??;
+    let Resume {
+        files,
+        end,
+        unacknowledged_damage,
+        ..
+    } = resumed.await.map_err(|_| RunError::RuntimeEnded)??;
+    if let Some(error) = unacknowledged_damage {
+        tracing::warn!(%error, "WAL that was never acknowledged is not whole; it is received again");
+    }
     tracing::info!(
         mirror = %config.mirror.display(),
         system = %state.facts.system_identifier,

@@ -61,8 +61,13 @@ pub enum Receiver {
 /// What reading the end of a mirror's WAL gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tail {
-    /// It is whole from the last acknowledged segment up to here.
-    Whole(TimelinePosition),
+    /// It is whole from the last acknowledged segment on.
+    Whole {
+        /// Up to here.
+        end: TimelinePosition,
+        /// Damage right behind that, where nothing is known to have been acknowledged.
+        unacknowledged_damage: Option<String>,
+    },
     /// It is not, or could not be read.
     Broken {
         /// Why.
@@ -200,7 +205,9 @@ impl StatusFacts {
     /// End of the WAL that is not lost when the primary is.
     fn has_lsn(&self) -> Lsn {
         match (&self.receiver, &self.tail) {
-            (Receiver::NotRunning { .. }, Some(Tail::Whole(end))) => end.lsn.max(self.flush_lsn()),
+            (Receiver::NotRunning { .. }, Some(Tail::Whole { end, .. })) => {
+                end.lsn.max(self.flush_lsn())
+            }
             _ => self.flush_lsn(),
         }
     }

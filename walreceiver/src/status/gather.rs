@@ -12,9 +12,8 @@ use super::primary_facts::PrimaryAnswer;
 use super::status_error::StatusError;
 use super::verdict::Verdict;
 use crate::connection::ConnInfo;
-use crate::mirror::flushed::{FlushedFile, TimelinePosition};
 use crate::mirror::lock::{MirrorLock, running_postmaster};
-use crate::mirror::resume::{Depth, resume};
+use crate::mirror::resume::{Depth, acknowledged, resume};
 use crate::mirror::state::MirrorState;
 use crate::run::APPLICATION_NAME;
 use crate::run::last_status::LastStatus;
@@ -83,12 +82,13 @@ async fn look(config: &StatusConfig) -> Result<StatusFacts, StatusError> {
             )
         });
     }
+    let state = MirrorState::load(&config.mirror)?;
     Ok(StatusFacts {
         mirror: config.mirror.clone(),
         asked_at_us: PgTimestamp::from(SystemTime::now()).unix_us(),
-        acknowledged: acknowledged(&config.mirror)?,
+        acknowledged: acknowledged(&config.mirror, &state)?,
         postmaster: running_postmaster(&config.mirror)?,
-        state: MirrorState::load(&config.mirror)?,
+        state,
         receiver,
         tail,
         primary,
@@ -149,24 +149,17 @@ async fn ask(config: &StatusConfig, state: &MirrorState, receiver: &Receiver) ->
     ask_primary(conninfo, &question, config.primary_timeout).await
 }
 
-/// The later of what the state file and the flushed file say. The state file is read after the other, which a daemon
-/// writes first.
-fn acknowledged(mirror: &Path) -> Result<TimelinePosition, StatusError> {
-    let exact = FlushedFile::read(mirror)?;
-    let saved = MirrorState::load(mirror)?.flushed;
-    let order = |position: &TimelinePosition| (position.timeline, position.lsn);
-    Ok(exact
-        .filter(|exact| order(exact) > order(&saved))
-        .unwrap_or(saved))
-}
-
 async fn read_tail(mirror: &Path, state: &MirrorState) -> Tail {
     let (mirror, state) = (mirror.to_owned(), state.clone());
-    let read = tokio::task::spawn_blocking(move || {
-        resume(&mirror, &state, Depth::Tail, &mut |_| true).map(|resumed| resumed.end)
-    });
+    let read =
+        tokio::task::spawn_blocking(move || resume(&mirror, &state, Depth::Tail, &mut |_| true));
     match read.await {
-        Ok(Ok(end)) => Tail::Whole(end),
+        Ok(Ok(resumed)) => Tail::Whole {
+            end: resumed.end,
+            unacknowledged_damage: resumed
+                .unacknowledged_damage
+                .map(|damage| damage.to_string()),
+        },
         Ok(Err(error)) => Tail::Broken {
             reason: error.to_string(),
         },

@@ -45,8 +45,18 @@ pub fn to_json(facts: &StatusFacts, verdict: &Verdict) -> Value {
         "acknowledged_lsn": facts.acknowledged.lsn.to_string(),
         "receiver": receiver(&facts.receiver),
         "local_wal": facts.tail.as_ref().map(|tail| match tail {
-            Tail::Whole(end) => json!({"whole": true, "end_lsn": end.lsn.to_string(), "error": null}),
-            Tail::Broken { reason } => json!({"whole": false, "end_lsn": null, "error": reason}),
+            Tail::Whole { end, unacknowledged_damage } => json!({
+                "whole": true,
+                "end_lsn": end.lsn.to_string(),
+                "unacknowledged_damage": unacknowledged_damage,
+                "error": null,
+            }),
+            Tail::Broken { reason } => json!({
+                "whole": false,
+                "end_lsn": null,
+                "unacknowledged_damage": null,
+                "error": reason,
+            }),
         }),
         "primary": primary(&facts.primary),
         "activation": facts.state.activation,

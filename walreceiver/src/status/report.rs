@@ -90,7 +90,20 @@ fn standby(table: &mut Table, facts: &StatusFacts) {
     }
     table.line("Flushed here", facts.flush_lsn());
     match &facts.tail {
-        Some(Tail::Whole(end)) => table.line("WAL is whole up to", end.lsn),
+        Some(Tail::Whole {
+            end,
+            unacknowledged_damage,
+        }) => {
+            table.line("WAL is whole up to", end.lsn);
+            if let Some(damage) = unacknowledged_damage {
+                table.line(
+                    "WAL behind that",
+                    format_args!(
+                        "not known to have been acknowledged, received again by run; {damage}"
+                    ),
+                );
+            }
+        }
         Some(Tail::Broken { reason }) => table.line("WAL IS NOT WHOLE", reason),
         None => {}
     }
