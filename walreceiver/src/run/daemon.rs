@@ -306,7 +306,6 @@ impl Daemon {
         }
         let wait = self.backoff.next_wait();
         tracing::warn!(%error, retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "connection ended");
-        observer.state(ReceiverState::Connecting);
         let until = Instant::now() + wait;
         tokio::select! {
             () = tokio::time::sleep_until(until) => Ok(true),

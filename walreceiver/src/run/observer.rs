@@ -68,9 +68,11 @@ impl<'a> Observer<'a> {
         });
     }
 
-    /// A connection ended, or did not come about.
+    /// A connection ended, or did not come about. At no instant does a lost one look like one that streams.
     pub(super) fn failed(&self, error: &RunError) {
+        self.metrics.streaming(false);
         self.live.send_modify(|status| {
+            status.state = ReceiverState::Connecting;
             status.sender_pid = None;
             status.last_error = Some(error.to_string());
             status.last_error_at_us = Some(now_us());
@@ -156,4 +158,38 @@ impl StreamObserver for Observer<'_> {
 
 fn now_us() -> i64 {
     PgTimestamp::from(SystemTime::now()).unix_us()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use walstream::{Lsn, TimelineId};
+
+    /// For some milliseconds a lost connection was shown as one that streams.
+    #[test]
+    fn a_lost_connection_is_not_shown_as_streaming_at_any_instant() {
+        let dir = tempfile::tempdir().unwrap();
+        let position = TimelinePosition {
+            timeline: TimelineId(1),
+            lsn: Lsn(8),
+        };
+        let (live, status) = watch::channel(LiveStatus {
+            state: ReceiverState::Streaming,
+            sender_pid: Some(7),
+            ..LiveStatus::default()
+        });
+        let file = FlushedFile::open(dir.path()).unwrap();
+        let saves = watch::channel(position).0;
+        let observer = Observer::new(&live, file, saves, SegmentSize::DEFAULT);
+        observer.failed(&RunError::NoAnswer {
+            timeout: Duration::from_secs(1),
+        });
+        let shown = status.borrow();
+        assert_eq!(
+            (shown.state, shown.sender_pid),
+            (ReceiverState::Connecting, None)
+        );
+    }
 }
