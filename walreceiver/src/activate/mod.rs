@@ -213,7 +213,9 @@ async fn command(args: &ActivateArgs) -> Result<(), ActivateError> {
     if args.json {
         println!("{}", report.to_json());
     } else {
-        print!("{}", report::done(&config.mirror, &report));
+        // The server may be started from anywhere.
+        let mirror = std::path::absolute(&config.mirror).unwrap_or(config.mirror);
+        print!("{}", report::done(&mirror, &report));
     }
     Ok(())
 }
