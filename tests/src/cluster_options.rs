@@ -10,7 +10,8 @@ use walreceiver::demo::server_user::ServerUser;
 use crate::cluster::Cluster;
 use crate::cluster_template::fill_from_template;
 
-/// Settings of every cluster of the tests. `fsync` may be off because the tests kill processes, not machines.
+/// Settings of every cluster of the tests. `fsync` may be off because the tests kill processes, not machines. `autovacuum`
+/// is off because what it does in one of two servers that are compared would be a difference.
 const SETTINGS: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("shared_buffers", "16MB"),
@@ -19,7 +20,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_prepared_transactions", "10"),
     ("log_line_prefix", "%m [%p] %q%a "),
     ("log_replication_commands", "on"),
-    ("autovacuum_naptime", "1min"),
+    ("autovacuum", "off"),
 ];
 
 /// How a [`Cluster`] is made: chain what differs from the default, then [`start`](Self::start).

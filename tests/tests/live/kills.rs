@@ -20,10 +20,10 @@ fn rounds() -> u32 {
     }
 }
 
-/// Segments of 1 MB, so that many begin and end.
+/// Segments of 1 MB, so that many begin and end. All are kept, to be compared: in the full form some GB.
 fn options() -> ClusterOptions {
     ClusterOptions::default()
-        .set("wal_keep_size", "1GB")
+        .set("wal_keep_size", "8GB")
         .initdb_option("--wal-segsize=1")
 }
 
