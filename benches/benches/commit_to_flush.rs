@@ -47,7 +47,8 @@ fn main() -> Result<()> {
     let is_bench = std::env::args().any(|argument| argument == "--bench");
     let (rounds, seconds) = if is_bench { (5, "4") } else { (1, "1") };
     let mut primary = ClusterOptions::default()
-        .set("max_wal_senders", "10")
+        // The tests' servers do without, and a standby takes the setting over.
+        .set("fsync", "on")
         .start()?;
     primary.query("CREATE TABLE commits (id bigserial PRIMARY KEY, note text)")?;
     let script = primary.scratch().join("insert.sql");
