@@ -101,6 +101,17 @@ impl ForkNumber {
         })
     }
 
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Main => 0,
+            Self::FreeSpaceMap => 1,
+            Self::VisibilityMap => 2,
+            Self::Init => 3,
+        }
+    }
+
     /// The fork's name as `pg_waldump` prints it.
     #[must_use]
     pub const fn name(self) -> &'static str {

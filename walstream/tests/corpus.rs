@@ -28,6 +28,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("replication_command", fuzzing::replication_command),
     ("decode", fuzzing::decode),
     ("image", fuzzing::image),
+    ("encode", fuzzing::encode),
 ];
 
 fn fuzz_dir() -> PathBuf {

@@ -117,8 +117,8 @@ mod tests {
         // Its link is checked across the restart.
         checked.restart(dialect, system, wal.end());
         let mut other = WalBuilder::new(dialect, start);
-        other.record(10, 0, &vec![7; 100 + 200 + 300 + 400 + 3 * 24]);
-        other.pad_to(wal.end());
+        other.record(10, 0, &vec![7; offset(wal.end()) - 40 - 24]);
+        assert_eq!(other.end(), wal.end());
         other.record(10, 0, &[1; 8]);
         checked
             .check(&other.bytes()[offset(wal.end())..])

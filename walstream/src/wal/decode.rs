@@ -26,9 +26,7 @@ use crate::types::{SystemIdentifier, TimelineId};
 use crate::wal::crc::RecordCrc;
 use crate::wal::fault::RecordFault;
 use crate::wal::join::Joiner;
-use crate::wal::page::{
-    CheckedPage, LongPageHeader, PageExpectations, PageFault, PageFlags, PageHeader,
-};
+use crate::wal::page::{CheckedPage, LongPageHeader, PageExpectations, PageFault, PageFlags};
 use crate::wal::record::RecordHeader;
 
 /// Why bytes are no WAL, and where.
@@ -265,19 +263,6 @@ impl WalDecoder {
     fn page_left(&self) -> u64 {
         let size = self.dialect.wal_page_size;
         size.bytes() - self.position.page_offset(size)
-    }
-
-    /// Whether decoding may begin at the start position.
-    fn start_is_possible(&self) -> bool {
-        let header = if self.start.segment_offset(self.dialect.segment_size)
-            < self.dialect.wal_page_size.bytes()
-        {
-            LongPageHeader::LEN
-        } else {
-            PageHeader::LEN
-        };
-        let offset = self.start.page_offset(self.dialect.wal_page_size);
-        self.start.is_aligned() && (offset == 0 || offset >= to_u64(header))
     }
 
     /// Takes up what a checked page header says about the record before it.

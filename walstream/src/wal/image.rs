@@ -1,5 +1,7 @@
 //! Full-page images: a page without its hole, possibly compressed.
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use crate::dialect::{Dialect, ImageBits};
@@ -86,13 +88,15 @@ pub enum ImageError {
     },
 }
 
+/// `BKPIMAGE_HAS_HOLE`, in every version.
+const HAS_HOLE: u8 = 0x01;
+
 impl Image<'static> {
     /// Reads and checks the header of an image; its bytes come later in the record.
     pub(crate) fn parse_header(
         reader: &mut Reader<'_>,
         dialect: &Dialect,
     ) -> Result<Self, RecordFault> {
-        const HAS_HOLE: u8 = 0x01;
         let offset = reader.offset();
         let len = reader.u16_le()?;
         let hole_offset = reader.u16_le()?;
@@ -164,6 +168,48 @@ fn flags(info: u8, dialect: &Dialect) -> (bool, Option<ImageCompression>) {
 }
 
 impl<'a> Image<'a> {
+    /// An image whose stored form is `bytes`: the page without `hole` (empty for none), compressed with this method. Redo
+    /// applies it. `None` when there are more bytes than an image can have; other contradictions are found when it is
+    /// encoded or restored.
+    #[must_use]
+    pub fn stored(
+        bytes: &'a [u8],
+        hole: Range<u16>,
+        compression: Option<ImageCompression>,
+        block_size: PageSize,
+    ) -> Option<Self> {
+        Some(Self {
+            hole_offset: hole.start,
+            hole_length: hole.end.saturating_sub(hole.start),
+            compression,
+            apply: true,
+            block_size,
+            len: u16::try_from(bytes.len()).ok()?,
+            bytes,
+        })
+    }
+
+    /// Appends the header that [`Image::parse_header`] reads. A method that the dialect lacks is written as pglz.
+    pub(crate) fn put_header(&self, dialect: &Dialect, out: &mut Vec<u8>) {
+        let has_hole = self.hole_length > 0;
+        let (apply, compressed) = match (dialect.image_bits(), self.compression) {
+            (ImageBits::Pglz, Some(_)) => (0x04, 0x02),
+            (ImageBits::Pglz, None) => (0x04, 0),
+            (ImageBits::Methods, None) => (0x02, 0),
+            (ImageBits::Methods, Some(ImageCompression::Pglz)) => (0x02, 0x04),
+            (ImageBits::Methods, Some(ImageCompression::Lz4)) => (0x02, 0x08),
+            (ImageBits::Methods, Some(ImageCompression::Zstd)) => (0x02, 0x10),
+        };
+        let hole = if has_hole { HAS_HOLE } else { 0 };
+        let apply = if self.apply { apply } else { 0 };
+        out.extend_from_slice(&self.len.to_le_bytes());
+        out.extend_from_slice(&self.hole_offset.to_le_bytes());
+        out.push(hole | apply | compressed);
+        if has_hole && compressed != 0 {
+            out.extend_from_slice(&self.hole_length.to_le_bytes());
+        }
+    }
+
     /// Bytes that the image takes in the record.
     #[expect(
         clippy::len_without_is_empty,

@@ -2,6 +2,7 @@
 
 pub mod crc;
 pub mod decode;
+pub mod encode;
 pub mod end;
 pub mod fault;
 pub mod image;
@@ -14,6 +15,7 @@ pub mod rmgr;
 pub mod segment_name;
 
 pub use decode::{DecodeError, Feed, WalDecoder};
+pub use encode::{EncodeError, WalEncoder};
 pub use end::{Corrupt, EndOfWal, EndProbe, EndReason, Evidence};
 pub use record::{BlockRef, Record, RecordBody, RecordHeader};
 pub use record_name::RecordTypeName;

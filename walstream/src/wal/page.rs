@@ -166,6 +166,24 @@ impl LongPageHeader {
     }
 }
 
+/// Length in bytes of the header of the page that holds this position: long for a segment's first page.
+#[must_use]
+pub fn header_len_at(lsn: Lsn, dialect: &Dialect) -> usize {
+    if lsn.segment_offset(dialect.segment_size) < dialect.wal_page_size.bytes() {
+        LongPageHeader::LEN
+    } else {
+        PageHeader::LEN
+    }
+}
+
+/// Whether a log can begin here: at a page's start, or at a multiple of 8 behind its page's header.
+#[must_use]
+pub fn record_can_start(lsn: Lsn, dialect: &Dialect) -> bool {
+    let header = u64::try_from(header_len_at(lsn, dialect)).unwrap_or(u64::MAX);
+    let offset = lsn.page_offset(dialect.wal_page_size);
+    lsn.is_aligned() && (offset == 0 || offset >= header)
+}
+
 /// Bytes that do not say which server wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DialectError {

@@ -83,6 +83,74 @@ pub fn decompress(input: &[u8], output: &mut [u8]) -> Result<(), PglzError> {
     }
 }
 
+/// Compresses `input` into `output`, which is emptied first; gives whether the result is shorter than the input. When it
+/// is not, the output's content is of no use.
+///
+/// Another search than PostgreSQL's finds the copies, so the bytes differ from its own; it reads them all the same.
+pub fn compress(input: &[u8], output: &mut Vec<u8>) -> bool {
+    // Where three bytes with this hash were seen last, plus one.
+    let mut seen = [0u16; 4096];
+    output.clear();
+    let mut at = 0;
+    while at < input.len() {
+        let control_at = output.len();
+        let mut control = 0u8;
+        output.push(0);
+        for bit in 0..8 {
+            let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) else {
+                break;
+            };
+            let length = match find_copy(input, at, &mut seen) {
+                Some((distance, length)) => {
+                    put_copy(distance, length, output);
+                    control |= 1 << bit;
+                    length
+                }
+                None => {
+                    output.extend(rest.first());
+                    1
+                }
+            };
+            at += length;
+        }
+        if let Some(place) = output.get_mut(control_at) {
+            *place = control;
+        }
+        if output.len() >= input.len() {
+            return false;
+        }
+    }
+    !input.is_empty()
+}
+
+const MIN_COPY: usize = 3;
+const MAX_COPY: usize = 18 + 255;
+const MAX_DISTANCE: usize = 4095;
+
+/// A place before `at` with the same bytes as there: its distance, and how many are the same.
+fn find_copy(input: &[u8], at: usize, seen: &mut [u16; 4096]) -> Option<(usize, usize)> {
+    let &[a, b, c] = input.get(at..)?.first_chunk::<MIN_COPY>()?;
+    let hash = usize::from(a) ^ usize::from(b) << 3 ^ usize::from(c) << 6;
+    let place = seen.get_mut(hash % 4096)?;
+    let before = usize::from(*place).checked_sub(1);
+    *place = u16::try_from(at + 1).unwrap_or(0);
+    let distance = at - before?;
+    let (earlier, here) = (input.get(before?..)?, input.get(at..)?);
+    let same = earlier.iter().zip(here).take(MAX_COPY);
+    let length = same.take_while(|(earlier, here)| earlier == here).count();
+    (distance <= MAX_DISTANCE && length >= MIN_COPY).then_some((distance, length))
+}
+
+fn put_copy(distance: usize, length: usize, output: &mut Vec<u8>) {
+    let byte = |value: usize| u8::try_from(value).unwrap_or(u8::MAX);
+    let short = length.min(18);
+    output.push(byte(distance >> 8 << 4 | (short - MIN_COPY)));
+    output.push(byte(distance & 0xFF));
+    if short == 18 {
+        output.push(byte(length - 18));
+    }
+}
+
 /// Performs one copy item at the start of `input`, and gives the new length of the output.
 fn copy(input: &mut &[u8], output: &mut [u8], written: usize) -> Result<usize, PglzError> {
     let ends = PglzError::InputEnds { written };

@@ -52,6 +52,10 @@ impl RecordHeader {
     /// # Source
     /// `MaxAllocSize` in `src/include/utils/memutils.h`; writers since 16 stay below it by `XLogRecordMaxSize`.
     pub const MAX_TOTAL_LEN: u32 = 0x3FFF_FFFF;
+    /// The operation of [`RecordHeader::is_switch`].
+    pub(crate) const SWITCH: u8 = 0x40;
+    /// The operation of [`RecordHeader::is_overwrite_contrecord`].
+    pub(crate) const OVERWRITE_CONTRECORD: u8 = 0xD0;
 
     /// Reads a header, checking nothing.
     ///
@@ -116,7 +120,7 @@ impl RecordHeader {
     /// `XLOG_SWITCH` in `src/include/catalog/pg_control.h`.
     #[must_use]
     pub fn is_switch(&self) -> bool {
-        self.rmgr == RmgrId::XLOG && self.operation() == 0x40
+        self.rmgr == RmgrId::XLOG && self.operation() == Self::SWITCH
     }
 
     /// Whether this stands where the rest of a lost record would have been.
@@ -125,7 +129,7 @@ impl RecordHeader {
     /// `XLOG_OVERWRITE_CONTRECORD` in `src/include/catalog/pg_control.h`.
     #[must_use]
     pub fn is_overwrite_contrecord(&self) -> bool {
-        self.rmgr == RmgrId::XLOG && self.operation() == 0xD0
+        self.rmgr == RmgrId::XLOG && self.operation() == Self::OVERWRITE_CONTRECORD
     }
 
     /// The checks that PostgreSQL makes before it reads on: length, resource manager, link to the record before.
@@ -252,11 +256,14 @@ pub struct RecordBody<'a> {
     dialect: Dialect,
 }
 
-const ID_DATA_SHORT: u8 = 255;
-const ID_DATA_LONG: u8 = 254;
-const ID_ORIGIN: u8 = 253;
-const ID_TOPLEVEL_XID: u8 = 252;
-const MAX_BLOCK_ID: u8 = 32;
+impl RecordBody<'_> {
+    pub(crate) const ID_DATA_SHORT: u8 = 255;
+    pub(crate) const ID_DATA_LONG: u8 = 254;
+    pub(crate) const ID_ORIGIN: u8 = 253;
+    pub(crate) const ID_TOPLEVEL_XID: u8 = 252;
+    /// `XLR_MAX_BLOCK_ID`.
+    pub(crate) const MAX_BLOCK_ID: u8 = 32;
+}
 
 impl<'a> RecordBody<'a> {
     /// Parses a whole record, of which `record` is all the bytes, header included.
@@ -283,19 +290,19 @@ impl<'a> RecordBody<'a> {
         while reader.remaining() > data_len {
             let offset = reader.offset();
             match reader.u8()? {
-                ID_DATA_SHORT => {
+                Self::ID_DATA_SHORT => {
                     main_len = usize::from(reader.u8()?);
                     break;
                 }
-                ID_DATA_LONG => {
+                Self::ID_DATA_LONG => {
                     main_len = usize::try_from(reader.u32_le()?).unwrap_or(usize::MAX);
                     break;
                 }
-                ID_ORIGIN => body.origin = Some(reader.u16_le()?),
-                ID_TOPLEVEL_XID if dialect.has_toplevel_xid() => {
+                Self::ID_ORIGIN => body.origin = Some(reader.u16_le()?),
+                Self::ID_TOPLEVEL_XID if dialect.has_toplevel_xid() => {
                     body.toplevel_xid = Some(reader.u32_le()?);
                 }
-                id if id <= MAX_BLOCK_ID => {
+                id if id <= Self::MAX_BLOCK_ID => {
                     let block = scan.next(id, offset, &mut reader, dialect)?;
                     data_len +=
                         block.image.map_or(0, |image| image.len()) + usize::from(block.data_len);
@@ -368,13 +375,13 @@ impl<'a> Iterator for BlockRefs<'a> {
     fn next(&mut self) -> Option<BlockRef<'a>> {
         while self.headers.offset() < self.headers_end {
             match self.headers.u8().ok()? {
-                ID_ORIGIN => {
+                RecordBody::ID_ORIGIN => {
                     self.headers.u16_le().ok()?;
                 }
-                ID_TOPLEVEL_XID => {
+                RecordBody::ID_TOPLEVEL_XID => {
                     self.headers.u32_le().ok()?;
                 }
-                id if id <= MAX_BLOCK_ID => {
+                id if id <= RecordBody::MAX_BLOCK_ID => {
                     let offset = self.headers.offset();
                     let block = self
                         .scan
@@ -404,7 +411,7 @@ impl<'a> Iterator for BlockRefs<'a> {
 
 /// The headers of block references, one after the other.
 #[derive(Clone, Debug, Default)]
-struct BlockScan {
+pub(crate) struct BlockScan {
     last_id: Option<u8>,
     locator: Option<RelFileLocator>,
 }
@@ -420,10 +427,10 @@ struct BlockHeader {
 
 impl BlockScan {
     const FORK_MASK: u8 = 0x0F;
-    const HAS_IMAGE: u8 = 0x10;
-    const HAS_DATA: u8 = 0x20;
-    const WILL_INIT: u8 = 0x40;
-    const SAME_REL: u8 = 0x80;
+    pub(crate) const HAS_IMAGE: u8 = 0x10;
+    pub(crate) const HAS_DATA: u8 = 0x20;
+    pub(crate) const WILL_INIT: u8 = 0x40;
+    pub(crate) const SAME_REL: u8 = 0x80;
 
     /// Reads the header of one block reference after its id, which was at `offset`.
     fn next(

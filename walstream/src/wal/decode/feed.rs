@@ -6,6 +6,7 @@ use crate::read::Reader;
 use crate::wal::crc::RecordCrc;
 use crate::wal::fault::RecordFault;
 use crate::wal::join::{SplitRecord, append_pieces};
+use crate::wal::page::record_can_start;
 use crate::wal::record::{Content, Record, RecordHeader};
 
 /// Bytes that were handed to a decoder, and the records that end in them.
@@ -97,7 +98,9 @@ impl<'d, 'b> Feed<'d, 'b> {
     }
 
     fn find(&mut self) -> Result<Option<Found>, DecodeError> {
-        if self.decoder.position == self.decoder.start && !self.decoder.start_is_possible() {
+        if self.decoder.position == self.decoder.start
+            && !record_can_start(self.decoder.start, &self.decoder.dialect)
+        {
             return Err(DecodeError::record(self.decoder.start, RecordFault::Start));
         }
         while self.at < self.bytes.len() {

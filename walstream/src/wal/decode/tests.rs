@@ -207,8 +207,8 @@ fn a_lost_rest_is_overwritten() {
     for (named, right) in [(0, true), (8, false)] {
         let mut wal = WalBuilder::new(dialect(), START);
         wal.record(10, 0, &sized(8000));
-        let aborted = wal.record(10, 0, &sized(20_000));
-        wal.overwrite_contrecord(START + 16384, aborted, aborted + named);
+        let aborted = wal.torn_record(10, 0, &sized(20_000), START + 16384);
+        wal.overwrite_contrecord(aborted + named);
         wal.record(10, 0, &sized(10));
         for chunk in [1, usize::MAX] {
             let records = decode(
