@@ -10,6 +10,7 @@ mod cluster;
 mod cluster_options;
 mod cluster_template;
 mod cut_proxy;
+pub mod every_record;
 mod fake_peer;
 mod fake_primary;
 mod mirror;
@@ -20,6 +21,7 @@ mod servers;
 mod take_over;
 mod wait;
 mod wal_comparison;
+pub mod wal_files;
 pub mod waldump;
 mod workdir;
 

@@ -1,10 +1,17 @@
 //! Comparing our decoder with `pg_waldump`, record by record.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail, ensure};
 use walstream::read::Reader;
 use walstream::wal::page::LongPageHeader;
 use walstream::wal::{EndOfWal, EndProbe, Record, WalDecoder};
-use walstream::{Dialect, PageSize};
+use walstream::{Dialect, Lsn, PageSize, TimelineId};
+
+use walreceiver::demo::postgres_programs::PostgresPrograms;
+
+use crate::wait::LONG;
+use crate::workdir::Workdir;
 
 /// What our decoder finds in consecutive whole segments of WAL.
 #[derive(Debug)]
@@ -162,4 +169,41 @@ pub fn ensure_equal(ours: &[String], theirs: &[String]) -> Result<()> {
 
 fn squeeze(line: &str) -> String {
     line.chars().filter(|c| !c.is_whitespace()).collect()
+}
+
+/// The records of some WAL as this version's `pg_waldump` prints them with these options, if it has that program: the
+/// servers of 12 and 13 that the tests fetch come without.
+///
+/// # Errors
+/// When it complains of anything, or a version that should have the program lacks it.
+pub fn pg_waldump(
+    workdir: &Workdir,
+    programs: &PostgresPrograms,
+    directory: &Path,
+    timeline: TimelineId,
+    range: (Lsn, Lsn),
+    options: &[&str],
+) -> Result<Option<String>> {
+    let program = programs.program("pg_waldump");
+    if !program.is_file() {
+        ensure!(programs.major() < 14, "{} is missing", program.display());
+        return Ok(None);
+    }
+    let finished = workdir
+        .external(&program)
+        .arg("--path")
+        .arg(directory)
+        .args(["--timeline", &timeline.to_string()])
+        .args([
+            "--start",
+            &range.0.to_string(),
+            "--end",
+            &range.1.to_string(),
+        ])
+        .args(options)
+        .succeed(LONG)?;
+    // When it was told to start before the first record, it says where that is.
+    let complaints = finished.stderr.lines().filter(|line| !line.is_empty());
+    ensure!(complaints.count() == 0, "{finished}");
+    Ok(Some(finished.stdout))
 }

@@ -16,6 +16,7 @@ mod kills;
 mod password;
 mod power_loss;
 mod promotion;
+mod record_names;
 mod recorded_coordinator;
 mod recorded_sender;
 mod refusals;

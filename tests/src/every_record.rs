@@ -1,0 +1,125 @@
+//! A workload whose WAL has records of nearly every type, on servers of every version.
+
+use anyhow::Result;
+use walreceiver::demo::scratch_dir::private_dir;
+
+use crate::{Cluster, ClusterOptions, StopMode, server_version};
+
+/// Statements, each a call of `psql` and so one transaction unless it says otherwise.
+const STATEMENTS: &[&str] = &[
+    // Heap: every way to change a row.
+    "CREATE TABLE t (id int PRIMARY KEY, n int, pad text) WITH (fillfactor = 50)",
+    "INSERT INTO t SELECT g, g, repeat('x', 50) FROM generate_series(1, 2000) g",
+    "UPDATE t SET n = n + 1 WHERE id % 2 = 0",
+    "UPDATE t SET id = id + 10000, pad = repeat('y', 500) WHERE id % 5 = 0",
+    "DELETE FROM t WHERE id % 7 = 0",
+    "INSERT INTO t VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET n = 5",
+    "INSERT INTO t VALUES (99999, 1) ON CONFLICT (id) DO UPDATE SET n = 5",
+    "CREATE TABLE copied AS SELECT * FROM t",
+    "VACUUM (FREEZE) t",
+    "VACUUM copied",
+    "BEGIN; CREATE TABLE gone (a int); INSERT INTO gone VALUES (1); ROLLBACK",
+    "TRUNCATE copied",
+    "DROP TABLE copied",
+    // Locks of several transactions at once; the prepared ones hold theirs.
+    "BEGIN; SELECT * FROM t WHERE id = 1 FOR KEY SHARE; PREPARE TRANSACTION 'sharing'",
+    "SELECT * FROM t WHERE id = 1 FOR SHARE",
+    "BEGIN; UPDATE t SET n = 0 WHERE id = 2; UPDATE t SET n = 1 WHERE id = 2; PREPARE TRANSACTION 'updating'",
+    "SELECT * FROM t WHERE id = 2 FOR KEY SHARE",
+    "COMMIT PREPARED 'sharing'",
+    "ROLLBACK PREPARED 'updating'",
+    // Subtransactions: more than a backend reports one by one.
+    "DO $$ BEGIN FOR i IN 1..70 LOOP BEGIN INSERT INTO t VALUES (200000 + i, 0); EXCEPTION WHEN OTHERS THEN NULL; END; \
+     END LOOP; END $$",
+    // Every access method: built, grown, shrunk.
+    "CREATE TABLE i (a int, b text, c int[], p point, d int)",
+    "INSERT INTO i SELECT g, md5(g::text), ARRAY[g, g % 7], point(g % 100, g / 100), g % 3 FROM generate_series(1, 4000) g",
+    "CREATE INDEX ON i (a); CREATE INDEX ON i (d); CREATE INDEX hashed ON i USING hash (b)",
+    "CREATE INDEX inverted ON i USING gin (c); CREATE INDEX ON i USING gist (p); CREATE INDEX ON i USING spgist (p)",
+    "CREATE INDEX ON i USING spgist (b); CREATE INDEX ranges ON i USING brin (a) WITH (pages_per_range = 1)",
+    "CREATE INDEX ON i USING gin (c) WITH (fastupdate = off)",
+    "INSERT INTO i SELECT g, md5(g::text), ARRAY[g, g % 5], point(g % 90, g / 90), g % 3 FROM generate_series(4001, 9000) g",
+    "SELECT brin_summarize_new_values('ranges'), brin_desummarize_range('ranges', 0), gin_clean_pending_list('inverted')",
+    "DELETE FROM i WHERE a BETWEEN 100 AND 8000",
+    "VACUUM i",
+    "INSERT INTO i SELECT g, md5(g::text), ARRAY[g], point(g, -g), 1 FROM generate_series(1, 3000) g",
+    "DELETE FROM i",
+    "VACUUM i",
+    "INSERT INTO i SELECT g, md5(g::text), ARRAY[g], point(g, -g), 1 FROM generate_series(1, 3000) g",
+    "VACUUM FULL i",
+    "CREATE TABLE posted (c int[]); CREATE INDEX ON posted USING gin (c) WITH (fastupdate = off)",
+    "INSERT INTO posted SELECT ARRAY[1] FROM generate_series(1, 20000)",
+    "DELETE FROM posted WHERE ctid < '(60, 0)'",
+    "VACUUM posted",
+    // Catalogs and what is beside them.
+    "CREATE SEQUENCE s; SELECT nextval('s')",
+    "VACUUM FULL pg_class",
+    "CREATE TYPE mood AS ENUM ('sad'); CREATE VIEW v AS SELECT b FROM i; CREATE SCHEMA app",
+    "ALTER TABLE t ADD COLUMN extra int DEFAULT 3, ALTER n TYPE bigint",
+    "COMMENT ON TABLE t IS 'commented'",
+    "ANALYZE t",
+    "CREATE DATABASE other",
+    "DROP DATABASE other",
+    "SELECT lo_from_bytea(0, 'large object')",
+    "SELECT pg_logical_emit_message(true, 'p', repeat('x', 30000)), pg_logical_emit_message(false, 'p', 'short')",
+    "SELECT pg_replication_origin_create('o'), pg_replication_origin_session_setup('o'); INSERT INTO t VALUES (300000, 1)",
+    "SELECT pg_replication_origin_advance('o', '0/1234567')",
+    "SELECT pg_replication_origin_drop('o')",
+    "SELECT pg_create_restore_point('here')",
+    "SELECT pg_create_logical_replication_slot('rewriting', 'test_decoding')",
+    "CREATE TABLE during_decoding (a int); ALTER TABLE during_decoding ADD COLUMN b int",
+    "VACUUM FULL pg_attribute",
+    "SELECT pg_drop_replication_slot('rewriting')",
+    "SELECT txid_current() FROM generate_series(1, 10)",
+    "SELECT pg_switch_wal()",
+    "CHECKPOINT",
+    "UPDATE t SET n = n + 1 WHERE id < 50",
+];
+
+/// A server of a version that has run the workload, with and without image compression, and was stopped.
+///
+/// # Errors
+/// When the server or a statement fails.
+pub fn run(major: u32) -> Result<Cluster> {
+    let keep = if major == 12 {
+        ("wal_keep_segments", "64")
+    } else {
+        ("wal_keep_size", "1GB")
+    };
+    let mut cluster = ClusterOptions::default()
+        .programs(&server_version(major)?)
+        .set("wal_level", "logical")
+        .set("wal_log_hints", "on")
+        .set("track_commit_timestamp", "on")
+        .set(keep.0, keep.1)
+        .set("max_wal_size", "2GB")
+        .start()?;
+    for sql in STATEMENTS {
+        cluster.query(sql)?;
+    }
+    let tablespace = cluster.scratch().join("tablespace");
+    private_dir(&tablespace, cluster.user())?;
+    cluster.query(&format!(
+        "CREATE TABLESPACE there LOCATION '{}'",
+        tablespace.display()
+    ))?;
+    cluster.query("CREATE TABLE elsewhere (a int) TABLESPACE there; DROP TABLE elsewhere")?;
+    cluster.query("DROP TABLESPACE there")?;
+    if major >= 15 {
+        cluster.query("CREATE DATABASE copied STRATEGY file_copy")?;
+    }
+    let methods: &[&str] = if major >= 15 {
+        &["pglz", "lz4", "zstd"]
+    } else {
+        &["on"]
+    };
+    for method in methods {
+        cluster.alter_system("wal_compression", method)?;
+        cluster.query("CHECKPOINT")?;
+        cluster.query("UPDATE i SET d = d + 1 WHERE a % 3 = 0")?;
+    }
+    cluster.alter_system("full_page_writes", "off")?;
+    cluster.query("CHECKPOINT")?;
+    cluster.stop(StopMode::Fast)?;
+    Ok(cluster)
+}
