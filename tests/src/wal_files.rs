@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use walreceiver::demo::server_user::ServerUser;
 use walstream::read::Reader;
 use walstream::wal::page::LongPageHeader;
 use walstream::wal::segment_name::SegmentName;
 use walstream::{Dialect, Lsn, PageSize, TimelineId};
 
 use crate::cluster::Cluster;
-use crate::workdir::Workdir;
 
 /// The WAL of a stopped server: all segments of one timeline, without gaps.
 #[derive(Debug)]
@@ -49,6 +49,14 @@ impl WalFiles {
             bytes,
         })
     }
+
+    /// The header of the first page.
+    ///
+    /// # Errors
+    /// When there is less than a header.
+    pub fn first_page(&self) -> Result<LongPageHeader> {
+        Ok(LongPageHeader::parse(&mut Reader::new(&self.bytes))?)
+    }
 }
 
 /// Writes WAL that begins at `start` as whole segments of this timeline into a directory of the server's user: the first
@@ -57,7 +65,7 @@ impl WalFiles {
 /// # Errors
 /// When a file cannot be written, or `start` is inside a segment whose file is not there.
 pub fn write_segments(
-    workdir: &Workdir,
+    user: &ServerUser,
     directory: &Path,
     wal: &[u8],
     dialect: &Dialect,
@@ -82,7 +90,7 @@ pub fn write_segments(
         segment.extend_from_slice(piece);
         segment.resize(size, 0);
         fs::write(&path, segment)?;
-        workdir.own(&path)?;
+        user.own(&path)?;
         lsn = lsn + u64::try_from(piece.len())?;
         rest = after;
     }
