@@ -8,6 +8,7 @@ mod crash_recovery;
 mod damaged_mirror;
 mod damaged_stream;
 mod demo;
+mod encoder;
 mod every_record;
 mod failing_disk;
 mod hostile_peer;
