@@ -2,6 +2,11 @@
 //! decoder finds, and servers of each version recover from it. That the WAL of servers, decoded and encoded again, is the
 //! same byte by byte is shown in [`crate::every_record`].
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "helpers of a test; the lint sees only test functions as tests"
+)]
+
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
