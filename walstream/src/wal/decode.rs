@@ -359,4 +359,6 @@ fn to_usize(count: u64) -> usize {
 }
 
 #[cfg(test)]
+mod peer_cases;
+#[cfg(test)]
 mod tests;
