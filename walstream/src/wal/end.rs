@@ -5,8 +5,8 @@
 //! [`EndProbe`] decides what they mean, from the error and from what follows it in the file:
 //!
 //! - **Some errors are no form of an end** whatever follows: another system identifier, a wrong size, a page that says
-//!   it is further on or that does not continue the record before it, a magic number that is neither right nor zero, an older timeline, a body that breaks a rule
-//!   though its checksum is right.
+//!   it is further on, or at another place within its segment, or that does not continue the record before it, a magic
+//!   number that is neither right nor zero, an older timeline, a body that breaks a rule though its checksum is right.
 //! - **WAL that goes on is proof of damage**: a later page with the right magic number, flags, address, timeline and
 //!   (if long) cluster, or, in the page of the error, a record whose checksum is right and whose link does not go back
 //!   before the last good record. Recycled pages have neither: their address and their links are older.
@@ -131,7 +131,7 @@ impl EndProbe {
             .filter(|lsn| *lsn > valid_end)
             .map(|lsn| Evidence::Flushed { lsn });
         let fault = error
-            .filter(|error| !may_be_an_end(error))
+            .filter(|error| !may_be_an_end(error, decoder.dialect()))
             .map(|_| Evidence::Fault);
         Self {
             dialect: *decoder.dialect(),
@@ -266,11 +266,13 @@ impl EndProbe {
 }
 
 /// Whether the end of WAL can look like this at all.
-fn may_be_an_end(error: &DecodeError) -> bool {
+fn may_be_an_end(error: &DecodeError, dialect: &Dialect) -> bool {
+    let within = |lsn: Lsn| lsn.segment_offset(dialect.segment_size);
     match error {
         DecodeError::Page { lsn, fault, .. } => match fault {
             PageFault::Magic { zeros, .. } => *zeros,
-            PageFault::Address { found } => found < lsn,
+            // A file is recycled as a whole: its older pages are as far from its start as they were.
+            PageFault::Address { found } => found < lsn && within(*found) == within(*lsn),
             _ => false,
         },
         DecodeError::Record { fault, .. } => matches!(
@@ -295,5 +297,7 @@ impl std::fmt::Display for DisplayError {
     }
 }
 
+#[cfg(test)]
+mod misplaced_tests;
 #[cfg(test)]
 mod tests;
