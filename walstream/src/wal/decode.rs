@@ -164,6 +164,7 @@ impl WalDecoder {
                 dialect,
                 system_identifier: None,
                 timeline: None,
+                timeline_at_most: None,
             },
             state: State::Between,
             overwritten: None,
@@ -186,6 +187,14 @@ impl WalDecoder {
     #[must_use]
     pub const fn expect_timeline_at_least(mut self, timeline: TimelineId) -> Self {
         self.expectations.timeline = Some(timeline);
+        self
+    }
+
+    /// Refuses pages of timelines after this one, such as the timeline in a file's name or of a stream. Without this, a
+    /// damaged timeline that is too great is found on the page after it, whose own then goes back.
+    #[must_use]
+    pub const fn expect_timeline_at_most(mut self, timeline: TimelineId) -> Self {
+        self.expectations.timeline_at_most = Some(timeline);
         self
     }
 

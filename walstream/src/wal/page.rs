@@ -271,6 +271,14 @@ pub enum PageFault {
         /// The timeline of an earlier page.
         latest: TimelineId,
     },
+    /// A timeline that these pages cannot have reached.
+    #[error("timeline {found} is later than timeline {most}, which these pages are of")]
+    TimelineAhead {
+        /// The page's timeline.
+        found: TimelineId,
+        /// The latest that was expected.
+        most: TimelineId,
+    },
     /// The page begins with the rest of a record, but no record is unfinished.
     #[error("the page continues a record of {remaining_len} more bytes, but none is unfinished")]
     UnexpectedContrecord {
@@ -303,7 +311,7 @@ impl PageFault {
             Self::Magic { .. } => 0,
             Self::Flags { .. } | Self::NotLong { .. } | Self::UnexpectedContrecord { .. } => 2,
             Self::MissingContrecord { .. } => 2,
-            Self::TimelineBackwards { .. } => 4,
+            Self::TimelineBackwards { .. } | Self::TimelineAhead { .. } => 4,
             Self::Address { .. } => 8,
             Self::ContrecordLength { .. } => 16,
             Self::SystemIdentifier { .. } => 24,
@@ -322,6 +330,8 @@ pub struct PageExpectations {
     pub system_identifier: Option<SystemIdentifier>,
     /// The greatest timeline so far: told, or of the latest page.
     pub timeline: Option<TimelineId>,
+    /// The latest timeline that a page may have, where the reader knows it.
+    pub timeline_at_most: Option<TimelineId>,
 }
 
 impl PageExpectations {
@@ -374,6 +384,12 @@ impl PageExpectations {
             return Err(PageFault::TimelineBackwards {
                 found: page.timeline,
                 latest,
+            });
+        }
+        if let Some(most) = self.timeline_at_most.filter(|most| page.timeline > *most) {
+            return Err(PageFault::TimelineAhead {
+                found: page.timeline,
+                most,
             });
         }
         Ok(Some(CheckedPage {

@@ -272,6 +272,34 @@ fn other_clusters_and_older_timelines_are_refused() {
     ));
 }
 
+#[test]
+fn a_timeline_that_is_ahead_is_found_on_its_page_when_the_latest_is_known() {
+    let mut wal = log(&[100, 9000]);
+    wal.switch_timeline(2);
+    wal.record(10, 0, &sized(20_000));
+    for (at_most, page) in [(Some(1), Some(2)), (Some(2), None), (None, None)] {
+        let mut decoder = WalDecoder::new(dialect(), START);
+        if let Some(at_most) = at_most {
+            decoder = decoder.expect_timeline_at_most(TimelineId(at_most));
+        }
+        let error = decode(&mut decoder, wal.bytes(), &[usize::MAX]).err();
+        assert_eq!(error.map(|e| e.lsn()), page.map(|page| START + page * 8192));
+    }
+    // Damage in the second page's timeline: without the limit it is blamed on the page after it.
+    let mut bytes = wal.bytes().to_vec();
+    bytes[8192 + 6] ^= 1;
+    for (at_most, page) in [(Some(2), 1), (None, 2)] {
+        let mut decoder = WalDecoder::new(dialect(), START);
+        if let Some(at_most) = at_most {
+            decoder = decoder.expect_timeline_at_most(TimelineId(at_most));
+        }
+        let error = decode(&mut decoder, &bytes, &[usize::MAX]).unwrap_err();
+        assert_eq!(error.lsn(), START + page * 8192, "{error}");
+        let probe = crate::wal::EndProbe::new(&decoder, None);
+        assert!(probe.verdict().is_err(), "it is no end of WAL");
+    }
+}
+
 /// A log with records of these body lengths, over more than one segment when they are many.
 fn log(lengths: &[usize]) -> WalBuilder {
     let mut wal = WalBuilder::new(dialect(), START);

@@ -135,7 +135,6 @@ fn segments() {
     let wal = log(START);
     let bytes = wal.bytes();
     let older = log(Lsn(START.0 - 0x10_0000));
-    let pages = SEGMENT / PAGE;
     let mut swapped = bytes.to_vec();
     swapped[segment(1)].copy_from_slice(&bytes[segment(2)]);
     swapped[segment(2)].copy_from_slice(&bytes[segment(1)]);
