@@ -59,7 +59,9 @@ impl CompressedInput {
 impl BufRead for CompressedInput {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start >= self.end {
-            self.buffer.resize(BUFFER, 0);
+            if self.buffer.is_empty() {
+                self.buffer = vec![0; BUFFER];
+            }
             (self.start, self.end) = (0, 0);
             match self.file.fill_at(self.offset, &mut self.buffer) {
                 Ok(count) => {

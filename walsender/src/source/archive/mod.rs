@@ -322,18 +322,25 @@ impl Archive {
     }
 
     /// The segment, when its first page is of this cluster and not of a later place.
-    fn checked(&self, segment: OpenSegment) -> Result<OpenSegment, ArchiveError> {
-        let Some(header) = segment.header() else {
-            return Ok(segment);
-        };
+    fn checked(&self, mut segment: OpenSegment) -> Result<OpenSegment, ArchiveError> {
+        match self.mismatch(&segment) {
+            None => Ok(segment),
+            // A compressed file's own checksums know better whether it is another cluster's or damaged.
+            Some(mismatch) if segment.compression().is_some() => {
+                segment.seek_to(u64::MAX)?;
+                Err(mismatch)
+            }
+            Some(mismatch) => Err(mismatch),
+        }
+    }
+
+    /// What in its first page's header is not this cluster's, or of a later place.
+    fn mismatch(&self, segment: &OpenSegment) -> Option<ArchiveError> {
+        let header = segment.header()?;
         let (file, other_file) = (segment.path().to_owned(), self.0.learnt_from.clone());
         let found = header.system_identifier;
-        if let Some(expected) = self
-            .0
-            .system_identifier
-            .filter(|expected| *expected != found)
-        {
-            return Err(ArchiveError::OtherSystem {
+        if let Some(expected) = self.0.system_identifier.filter(|id| *id != found) {
+            return Some(ArchiveError::OtherSystem {
                 file,
                 found,
                 expected,
@@ -342,7 +349,7 @@ impl Archive {
         }
         let (found, expected) = (header.segment_size, self.0.segment_size.bytes_u32());
         if found != expected {
-            return Err(ArchiveError::OtherSegmentSize {
+            return Some(ArchiveError::OtherSegmentSize {
                 file,
                 found,
                 expected,
@@ -350,14 +357,12 @@ impl Archive {
             });
         }
         let found = header.page.address;
-        match segment.number().start_lsn(self.0.segment_size) {
-            Some(expected) if found > expected => Err(ArchiveError::Misplaced {
-                file,
-                found,
-                expected,
-            }),
-            _ => Ok(segment),
-        }
+        let expected = segment.number().start_lsn(self.0.segment_size)?;
+        (found > expected).then_some(ArchiveError::Misplaced {
+            file,
+            found,
+            expected,
+        })
     }
 }
 

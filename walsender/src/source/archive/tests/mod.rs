@@ -1,21 +1,26 @@
-//! Archives in memory and on disk: choice among files, timelines, damage.
+//! Archives in memory and on disk, and what the tests of their parts share.
+
+mod choice;
+mod compression;
+mod identity;
+mod timelines;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use bytes::Bytes;
 use walstream::wal::segment_name::{Compression, SegmentName};
-use walstream::{Lsn, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId};
+use walstream::{SegmentNumber, SegmentSize, TimelineId};
 
 use super::memory::Memory;
 use super::*;
 
-pub(crate) const SIZE: SegmentSize = SegmentSize::MIN;
-const SEGMENT: usize = 1 << 20;
-const SYSTEM: u64 = 7_000_000_000_000_000_001;
+pub(super) const SIZE: SegmentSize = SegmentSize::MIN;
+pub(super) const SEGMENT: usize = 1 << 20;
+pub(super) const SYSTEM: u64 = 7_000_000_000_000_000_001;
 
 /// A segment of `length` bytes that begins with a page header, and whose WAL ends at `wal_end`.
-pub(crate) fn segment(timeline: u32, number: u64, wal_end: usize) -> Vec<u8> {
+pub(super) fn segment(timeline: u32, number: u64, wal_end: usize) -> Vec<u8> {
     let mut bytes = vec![0; SEGMENT];
     for (index, byte) in bytes.iter_mut().enumerate().take(wal_end) {
         // Compresses to about a tenth, and differs from segment to segment.
@@ -37,7 +42,7 @@ pub(crate) fn segment(timeline: u32, number: u64, wal_end: usize) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
     match compression {
         Compression::Gzip => {
             let mut encoder =
@@ -62,7 +67,7 @@ pub(crate) fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-fn name(timeline: u32, number: u64) -> String {
+pub(super) fn name(timeline: u32, number: u64) -> String {
     SegmentName {
         timeline: TimelineId(timeline),
         number: SegmentNumber(number),
@@ -70,7 +75,7 @@ fn name(timeline: u32, number: u64) -> String {
     .file_name(SIZE)
 }
 
-fn open(files: Vec<(String, Vec<u8>)>) -> Result<Archive, ArchiveError> {
+pub(super) fn open(files: Vec<(String, Vec<u8>)>) -> Result<Archive, ArchiveError> {
     let files: BTreeMap<_, _> = files
         .into_iter()
         .map(|(name, content)| (name, Bytes::from(content)))
@@ -78,11 +83,11 @@ fn open(files: Vec<(String, Vec<u8>)>) -> Result<Archive, ArchiveError> {
     Archive::in_place(Box::new(Memory { files }), &ArchiveOptions::default())
 }
 
-fn newest(archive: &Archive) -> ArchiveTimeline {
+pub(super) fn newest(archive: &Archive) -> ArchiveTimeline {
     archive.timeline(TimelineChoice::Newest).unwrap()
 }
 
-fn read(mut segment: OpenSegment) -> Result<Vec<u8>, ArchiveError> {
+pub(super) fn read(mut segment: OpenSegment) -> Result<Vec<u8>, ArchiveError> {
     let mut bytes = Vec::new();
     let path = segment.path().to_owned();
     match segment.read_to_end(&mut bytes) {
@@ -92,7 +97,10 @@ fn read(mut segment: OpenSegment) -> Result<Vec<u8>, ArchiveError> {
 }
 
 /// Reads the segment along the newest timeline: the file's name, and its bytes.
-fn read_number(archive: &Archive, number: u64) -> Result<Option<(String, Vec<u8>)>, ArchiveError> {
+pub(super) fn read_number(
+    archive: &Archive,
+    number: u64,
+) -> Result<Option<(String, Vec<u8>)>, ArchiveError> {
     match newest(archive).open(SegmentNumber(number))? {
         None => Ok(None),
         Some(segment) => {
@@ -102,61 +110,7 @@ fn read_number(archive: &Archive, number: u64) -> Result<Option<(String, Vec<u8>
     }
 }
 
-#[test]
-fn every_compression_reads_as_the_plain_file() {
-    let wal = segment(1, 5, SEGMENT);
-    let suffixes = Compression::ALL.map(Some).into_iter().chain([None]);
-    for compression in suffixes {
-        let (suffix, content) = match compression {
-            None => ("", wal.clone()),
-            Some(compression) => (compression.suffix(), compress(compression, &wal)),
-        };
-        for partial in ["", ".partial"] {
-            let file = format!("{}{suffix}{partial}", name(1, 5));
-            let archive = open(vec![(file.clone(), content.clone())]).unwrap();
-            assert_eq!(archive.segment_size(), SIZE);
-            assert_eq!(archive.system_identifier(), Some(SystemIdentifier(SYSTEM)));
-            let opened = newest(&archive).require(SegmentNumber(5)).unwrap();
-            assert_eq!(
-                (opened.name(), opened.timeline()),
-                (file.as_str(), TimelineId(1))
-            );
-            assert_eq!(opened.is_partial(), partial == ".partial");
-            assert!(read(opened).unwrap() == wal, "{file}");
-            assert!(newest(&archive).open(SegmentNumber(6)).unwrap().is_none());
-        }
-    }
-}
-
-#[test]
-fn seeking_reads_as_slicing() {
-    let wal = segment(1, 5, SEGMENT);
-    for compression in Compression::ALL.map(Some).into_iter().chain([None]) {
-        let suffix = compression.map_or("", Compression::suffix);
-        let content = compression.map_or(wal.clone(), |c| compress(c, &wal));
-        let archive = open(vec![(name(1, 5) + suffix, content)]).unwrap();
-        let mut opened = newest(&archive).require(SegmentNumber(5)).unwrap();
-        for offset in [
-            0,
-            39,
-            40,
-            41,
-            0,
-            500_000,
-            8192,
-            SEGMENT - 1,
-            7,
-            SEGMENT,
-            SEGMENT + 9,
-            40,
-        ] {
-            opened.seek_to(offset as u64).unwrap();
-            let mut bytes = vec![0; 10_000];
-            let count = opened.read_full(&mut bytes).unwrap();
-            let start = offset.min(SEGMENT);
-            let expected = &wal[start..SEGMENT.min(start + 10_000)];
-            assert_eq!(&bytes[..count], expected, "{compression:?} at {offset}");
-            assert_eq!(opened.position(), (start + count) as u64);
-        }
-    }
+/// The typed error of reading the segment.
+pub(super) fn error(archive: &Archive, number: u64) -> ArchiveError {
+    read_number(archive, number).unwrap_err()
 }
