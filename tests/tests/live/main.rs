@@ -1,5 +1,6 @@
 //! Scenarios against real PostgreSQL servers, one per module.
 
+mod archive_sources;
 mod certificates;
 mod connection;
 mod connection_tls;
