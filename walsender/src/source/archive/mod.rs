@@ -42,10 +42,11 @@ mod decompress;
 mod directory;
 mod error;
 mod file_name;
+#[doc(hidden)]
+pub mod fuzzing;
 mod input;
 mod location;
 mod lz4_frames;
-#[cfg(test)]
 mod memory;
 mod open_segment;
 mod place;

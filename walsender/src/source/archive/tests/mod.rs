@@ -6,12 +6,13 @@ mod identity;
 mod timelines;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 
 use bytes::Bytes;
 use walstream::wal::segment_name::{Compression, SegmentName};
 use walstream::{SegmentNumber, SegmentSize, TimelineId};
 
+pub(super) use super::fuzzing::compress;
 use super::memory::Memory;
 use super::*;
 
@@ -40,31 +41,6 @@ pub(super) fn segment(timeline: u32, number: u64, wal_end: usize) -> Vec<u8> {
     let count = header.len().min(wal_end);
     bytes[..count].copy_from_slice(&header[..count]);
     bytes
-}
-
-pub(super) fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
-    match compression {
-        Compression::Gzip => {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(bytes).unwrap();
-            encoder.finish().unwrap()
-        }
-        Compression::Lz4 => {
-            let info = lz4_flex::frame::FrameInfo::new()
-                .block_mode(lz4_flex::frame::BlockMode::Linked)
-                .content_checksum(true);
-            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
-            encoder.write_all(bytes).unwrap();
-            encoder.finish().unwrap()
-        }
-        Compression::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
-            encoder.include_checksum(true).unwrap();
-            encoder.write_all(bytes).unwrap();
-            encoder.finish().unwrap()
-        }
-    }
 }
 
 pub(super) fn name(timeline: u32, number: u64) -> String {
