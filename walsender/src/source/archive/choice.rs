@@ -41,7 +41,8 @@ pub(crate) fn choose(
     if let [only] = candidates {
         return open(only);
     }
-    let mut damage: Option<ArchiveError> = None;
+    // The first error of a complete file, and of a partial one.
+    let mut damage: [Option<ArchiveError>; 2] = [None, None];
     let mut best: Option<Measured> = None;
     for candidate in candidates {
         let complete = !candidate.partial;
@@ -53,9 +54,9 @@ pub(crate) fn choose(
             Ok(None) => continue,
             Err(error) if error.is_damage() => {
                 tracing::warn!(%error, "passing over a damaged file");
-                if complete && damage.is_none() {
-                    damage = Some(error);
-                }
+                let [of_complete, of_partial] = &mut damage;
+                let first = if complete { of_complete } else { of_partial };
+                first.get_or_insert(error);
                 continue;
             }
             Err(error) => return Err(error),
@@ -71,9 +72,9 @@ pub(crate) fn choose(
         }
     }
     match (damage, best) {
-        (Some(error), _) => Err(error),
-        (None, Some(best)) => rewound(best),
-        (None, None) => Ok(None),
+        ([Some(error), _], _) | ([None, Some(error)], None) => Err(error),
+        ([None, _], Some(best)) => rewound(best),
+        ([None, None], None) => Ok(None),
     }
 }
 

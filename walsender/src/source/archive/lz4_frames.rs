@@ -74,8 +74,9 @@ impl Read for Lz4Frames {
                 Err(error) => match skippable(&error) {
                     Some(length) => {
                         let mut input = frame.into_inner();
-                        skip(&mut input, length)?;
+                        let skipped = skip(&mut input, length);
                         self.next_frame(input);
+                        skipped?;
                     }
                     None => {
                         self.frame = Some(frame);

@@ -35,6 +35,8 @@
 //! | `decompress`, `lz4_frames`, `input` | compressed files |
 //! | `open_segment` | the bytes of one segment |
 //! | `timeline_view` | the segments along one timeline's history |
+//! | `objects` | places in object stores |
+//! | `upload` | putting files into an archive |
 
 mod catalog;
 mod choice;
@@ -48,11 +50,15 @@ mod input;
 mod location;
 mod lz4_frames;
 mod memory;
+#[cfg(feature = "object-store")]
+pub mod objects;
 mod open_segment;
 mod place;
 #[cfg(test)]
 mod tests;
 mod timeline_view;
+#[cfg(feature = "object-store")]
+mod upload;
 
 use std::io::Read;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -68,6 +74,8 @@ pub use file_name::ArchiveFileName;
 pub use location::{ArchiveLocation, LocationError, ObjectStoreKind};
 pub use open_segment::OpenSegment;
 pub use timeline_view::ArchiveTimeline;
+#[cfg(feature = "object-store")]
+pub use upload::{Confirmation, Fingerprint, UploadError, UploadOptions, Uploaded, Uploader};
 
 use directory::Directory;
 use place::Place;
@@ -140,12 +148,55 @@ impl Archive {
             ArchiveLocation::Directory(path) => {
                 Self::in_place(Box::new(Directory::new(path.clone())), options)
             }
-            ArchiveLocation::Objects { .. } => Err(ArchiveError::Io {
-                operation: "open",
-                file: location.to_string(),
-                source: Arc::new(std::io::ErrorKind::Unsupported.into()),
-            }),
+            ArchiveLocation::Objects { .. } => Self::open_objects(location, options),
         }
+    }
+
+    #[cfg(feature = "object-store")]
+    fn open_objects(
+        location: &ArchiveLocation,
+        options: &ArchiveOptions,
+    ) -> Result<Self, ArchiveError> {
+        let prefix = objects::ObjectPrefix::open(location).map_err(|error| ArchiveError::Io {
+            operation: "open",
+            file: location.to_string(),
+            source: Arc::new(std::io::Error::other(error)),
+        })?;
+        Self::in_store(prefix, objects::RetryPolicy::default(), options)
+    }
+
+    #[cfg(not(feature = "object-store"))]
+    fn open_objects(
+        location: &ArchiveLocation,
+        _options: &ArchiveOptions,
+    ) -> Result<Self, ArchiveError> {
+        Err(ArchiveError::Io {
+            operation: "open",
+            file: location.to_string(),
+            source: Arc::new(std::io::Error::other(
+                "this program was built without object stores",
+            )),
+        })
+    }
+
+    /// Opens an archive in a store that the caller has opened, and lists it.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    #[cfg(feature = "object-store")]
+    pub fn in_store(
+        prefix: objects::ObjectPrefix,
+        policy: objects::RetryPolicy,
+        options: &ArchiveOptions,
+    ) -> Result<Self, ArchiveError> {
+        let name = prefix.to_string();
+        let place =
+            objects::ObjectPlace::new(prefix, policy).map_err(|error| ArchiveError::Io {
+                operation: "open",
+                file: name,
+                source: Arc::new(error),
+            })?;
+        Self::in_place(Box::new(place), options)
     }
 
     pub(crate) fn in_place(

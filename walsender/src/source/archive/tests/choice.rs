@@ -118,8 +118,15 @@ fn a_damaged_file_is_replaced_by_a_whole_one_only() {
     let (file, mut content) = compressed(".gz.partial", SEGMENT, SEGMENT);
     let last = content.len() - 6;
     content[last] ^= 1;
-    let files = vec![(file, content), plain(".partial", SEGMENT, 100)];
+    let damaged = (file, content);
+    let files = vec![damaged.clone(), plain(".partial", SEGMENT, 100)];
     assert_eq!(chosen(files), name(1, 5) + ".partial");
+    // When nothing else is there, the segment is damaged, not missing.
+    let mut other = compressed(".zst.partial", SEGMENT, SEGMENT);
+    other.1[30] ^= 1;
+    let archive = open(vec![damaged, other, (name(1, 6), segment(1, 6, SEGMENT))]).unwrap();
+    let error = self::error(&archive, 5);
+    assert!(matches!(&error, ArchiveError::Damaged { .. }), "{error}");
 }
 
 #[test]

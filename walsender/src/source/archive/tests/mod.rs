@@ -12,16 +12,16 @@ use bytes::Bytes;
 use walstream::wal::segment_name::{Compression, SegmentName};
 use walstream::{SegmentNumber, SegmentSize, TimelineId};
 
-pub(super) use super::fuzzing::compress;
+pub(in crate::source::archive) use super::fuzzing::compress;
 use super::memory::Memory;
 use super::*;
 
-pub(super) const SIZE: SegmentSize = SegmentSize::MIN;
-pub(super) const SEGMENT: usize = 1 << 20;
-pub(super) const SYSTEM: u64 = 7_000_000_000_000_000_001;
+pub(in crate::source::archive) const SIZE: SegmentSize = SegmentSize::MIN;
+pub(in crate::source::archive) const SEGMENT: usize = 1 << 20;
+pub(in crate::source::archive) const SYSTEM: u64 = 7_000_000_000_000_000_001;
 
 /// A segment of `length` bytes that begins with a page header, and whose WAL ends at `wal_end`.
-pub(super) fn segment(timeline: u32, number: u64, wal_end: usize) -> Vec<u8> {
+pub(in crate::source::archive) fn segment(timeline: u32, number: u64, wal_end: usize) -> Vec<u8> {
     let mut bytes = vec![0; SEGMENT];
     for (index, byte) in bytes.iter_mut().enumerate().take(wal_end) {
         // Compresses to about a tenth, and differs from segment to segment.
@@ -43,7 +43,7 @@ pub(super) fn segment(timeline: u32, number: u64, wal_end: usize) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn name(timeline: u32, number: u64) -> String {
+pub(in crate::source::archive) fn name(timeline: u32, number: u64) -> String {
     SegmentName {
         timeline: TimelineId(timeline),
         number: SegmentNumber(number),
