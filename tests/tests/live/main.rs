@@ -14,6 +14,7 @@ mod hostile_peer;
 mod init;
 mod init_failures;
 mod kills;
+mod object_stores;
 mod password;
 mod power_loss;
 mod promotion;

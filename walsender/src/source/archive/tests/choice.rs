@@ -125,7 +125,7 @@ fn a_damaged_file_is_replaced_by_a_whole_one_only() {
     let mut other = compressed(".zst.partial", SEGMENT, SEGMENT);
     other.1[30] ^= 1;
     let archive = open(vec![damaged, other, (name(1, 6), segment(1, 6, SEGMENT))]).unwrap();
-    let error = self::error(&archive, 5);
+    let error = error(&archive, 5);
     assert!(matches!(&error, ArchiveError::Damaged { .. }), "{error}");
 }
 
