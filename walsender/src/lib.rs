@@ -21,6 +21,8 @@ mod cancel;
 mod command;
 mod config;
 mod connection;
+#[doc(hidden)]
+pub mod fuzzing;
 mod listener;
 mod refusal;
 mod sender;

@@ -1,5 +1,6 @@
 //! Scenarios against real PostgreSQL servers, one per module.
 
+mod archive_sources;
 mod certificates;
 mod connection;
 mod connection_tls;
@@ -15,6 +16,7 @@ mod hostile_peer;
 mod init;
 mod init_failures;
 mod kills;
+mod object_stores;
 mod password;
 mod power_loss;
 mod promotion;
