@@ -9,9 +9,11 @@ mod join;
 pub mod page;
 pub mod pglz;
 pub mod record;
+pub mod record_name;
 pub mod rmgr;
 pub mod segment_name;
 
 pub use decode::{DecodeError, Feed, WalDecoder};
 pub use end::{Corrupt, EndOfWal, EndProbe, EndReason, Evidence};
 pub use record::{BlockRef, Record, RecordBody, RecordHeader};
+pub use record_name::RecordTypeName;
