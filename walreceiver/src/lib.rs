@@ -13,6 +13,7 @@ pub mod init;
 pub mod mirror;
 pub mod run;
 pub mod status;
+pub mod wal_reader;
 pub mod wal_sink;
 
 /// The examples of the README, which must compile.
