@@ -1,5 +1,6 @@
 //! Where a sender gets its WAL from: [`WalSource`], and the sources that exist.
 
+pub mod archive;
 pub mod recording;
 
 use std::collections::BTreeMap;
