@@ -127,7 +127,7 @@ pub fn judge_end<S: SegmentSource>(
             lsn: missing
                 .start_lsn(size)
                 .unwrap_or(Lsn::MAX)
-                .max(end.decoder.position()),
+                .max(end.decoder.valid_end()),
             later: name(later),
         }),
         (Err(corrupt), _) => {

@@ -239,7 +239,7 @@ impl<S: SegmentSource, K: VisitorSink> Log<'_, S, K> {
 
     /// Reads the records that start before `end`.
     fn read_on(&mut self, end: Lsn) -> Result<Stopped, ReadError> {
-        let mut visit = Taking {
+        let mut visit = HandingOver {
             visitor: &mut self.visitor,
             sink: self.sink,
         };
@@ -280,12 +280,14 @@ fn next_job<V>(jobs: &Mutex<Receiver<Job<V>>>) -> Option<Job<V>> {
 }
 
 /// Gathers in a visitor, and lets the sink take it when it is full.
-struct Taking<'t, K: VisitorSink> {
-    visitor: &'t mut K::Visitor,
-    sink: &'t mut K,
+pub struct HandingOver<'t, K: VisitorSink> {
+    /// Gathers.
+    pub visitor: &'t mut K::Visitor,
+    /// Takes.
+    pub sink: &'t mut K,
 }
 
-impl<K: VisitorSink> RecordVisitor for Taking<'_, K> {
+impl<K: VisitorSink> RecordVisitor for HandingOver<'_, K> {
     #[inline]
     fn record(&mut self, record: &Record<'_>) -> Result<Flow, DecodeError> {
         let flow = self.visitor.record(record)?;

@@ -30,7 +30,7 @@ use walstream::wal::record::Record;
 use walstream::{Dialect, Lsn, SegmentNumber, SystemIdentifier};
 
 pub use end::{Damage, WalEnd, judge_end};
-pub use merge::read_wal;
+pub use merge::{HandingOver, read_wal};
 pub use read_error::ReadError;
 pub use segment_reader::SegmentReader;
 pub use source::{Segment, SegmentSource};

@@ -1,13 +1,12 @@
 //! [`SegmentReader`]: feeds a decoder from segments.
 
-use std::io;
+use std::sync::atomic::Ordering;
 
 use walstream::wal::decode::WalDecoder;
 use walstream::wal::page::{LongPageHeader, PageHeader};
 use walstream::{Lsn, SegmentNumber};
 
 use super::{Cancel, Flow, ReadError, RecordVisitor, Segment, SegmentSource, Stopped};
-use std::sync::atomic::Ordering;
 
 /// Bytes read at once: what stays in a core's own cache, between being read and being checked.
 const CHUNK: usize = 256 << 10;
@@ -145,7 +144,7 @@ impl<'s, S: SegmentSource> SegmentReader<'s, S> {
             let segment = self
                 .source
                 .open(number)
-                .map_err(|source| ReadError::Open { lsn, source })?;
+                .map_err(|source| ReadError::Segment { lsn, source })?;
             let Some(segment) = segment else {
                 return Ok(Filled::None(Stopped::NoSegment(number)));
             };
@@ -158,19 +157,9 @@ impl<'s, S: SegmentSource> SegmentReader<'s, S> {
         let Some(open) = &mut self.open else {
             return Ok(Filled::None(Stopped::NoSegment(number)));
         };
-        let failed = |segment: &S::Segment| {
-            let name = segment.name().to_owned();
-            move |source| ReadError::Read {
-                lsn,
-                offset,
-                name,
-                source,
-            }
-        };
+        let failed = |source| ReadError::Segment { lsn, source };
         if open.offset != offset {
-            open.segment
-                .seek_to(offset)
-                .map_err(failed(&open.segment))?;
+            open.segment.seek_to(offset).map_err(failed)?;
             open.offset = offset;
         }
         // Up to the next multiple of a chunk, so that all further reads are whole chunks.
@@ -180,7 +169,7 @@ impl<'s, S: SegmentSource> SegmentReader<'s, S> {
             .min(until.saturating_sub(lsn));
         let wanted = usize::try_from(wanted).unwrap_or(CHUNK);
         let buffer = self.buffer.get_mut(..wanted).unwrap_or_default();
-        let count = read_full(&mut open.segment, buffer).map_err(failed(&open.segment))?;
+        let count = open.segment.read_full(buffer).map_err(failed)?;
         open.offset = offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         if count == 0 {
             return Ok(Filled::None(Stopped::ShortSegment {
@@ -246,19 +235,6 @@ impl<V: RecordVisitor> RecordVisitor for FirstRecord<'_, V> {
         self.seen = flow == Flow::Continue;
         Ok(Flow::Stop)
     }
-}
-
-fn read_full(segment: &mut impl io::Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while let Some(rest) = buffer.get_mut(count..).filter(|rest| !rest.is_empty()) {
-        match segment.read(rest) {
-            Ok(0) => break,
-            Ok(more) => count += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
 }
 
 /// So many zeros, or fewer.
