@@ -15,6 +15,7 @@ pub mod run;
 pub mod status;
 pub mod wal_reader;
 pub mod wal_sink;
+pub mod waldump;
 
 /// The examples of the README, which must compile.
 #[cfg(doctest)]

@@ -188,11 +188,14 @@ impl<S: SegmentSource, K: VisitorSink> Log<'_, S, K> {
             // Nothing starts here: a long record, or padding.
             return Ok(Stopped::Reached);
         }
-        let Ok(Told::First(first)) = told.recv() else {
-            return self.read_again(span);
+        let continues = match told.recv() {
+            Ok(Told::First(first)) => self.continues(span, first),
+            _ => false,
         };
-        if !self.continues(span, first) {
-            return self.read_again(span);
+        if !continues {
+            // Its worker need not go on.
+            drop(told);
+            return self.read_on(span.end.min(self.request.until));
         }
         loop {
             match told.recv() {
@@ -204,7 +207,7 @@ impl<S: SegmentSource, K: VisitorSink> Log<'_, S, K> {
                     }
                 }
                 Ok(Told::End(end)) => {
-                    let end = end?;
+                    let end = (*end)?;
                     self.decoder = end.decoder;
                     return Ok(end.stopped);
                 }
@@ -230,11 +233,6 @@ impl<S: SegmentSource, K: VisitorSink> Log<'_, S, K> {
             && start == first.start
             && decoder.last_record().is_none_or(|last| last == first.prev)
             && (has_entered || decoder.timeline() <= first.timeline)
-    }
-
-    /// Lets the decoder itself read a span.
-    fn read_again(&mut self, span: Span) -> Result<Stopped, ReadError> {
-        self.read_on(span.end.min(self.request.until))
     }
 
     /// Reads the records that start before `end`.

@@ -25,7 +25,7 @@ pub(super) enum Told<V> {
     /// Records, the last time with what was not full.
     Visitor(V),
     /// There is no more.
-    End(Result<ReadEnd, ReadError>),
+    End(Box<Result<ReadEnd, ReadError>>),
 }
 
 /// How a span's first record hangs on what came before.
@@ -68,7 +68,7 @@ pub(super) fn read_span<S, V>(
     let end = result.map(|stopped| ReadEnd { decoder, stopped });
     // When nobody listens any more, nobody needs it.
     if tell.send(Told::Visitor(visit.visitor)).is_ok() {
-        let _ = tell.send(Told::End(end));
+        let _ = tell.send(Told::End(Box::new(end)));
     }
 }
 
