@@ -24,6 +24,7 @@ mod wait;
 mod wal_comparison;
 pub mod wal_files;
 pub mod waldump;
+mod waldump_lines;
 mod workdir;
 
 pub use acknowledged_load::AcknowledgedLoad;
@@ -42,6 +43,7 @@ pub use servers::{MAJORS, server_version};
 pub use take_over::{ensure_same_content, ensure_same_lines, take_over, wait_until_it_serves};
 pub use wait::{LONG, SHORT, wait_for, wait_for_some};
 pub use wal_comparison::{SameWal, ensure_same_wal};
+pub use waldump_lines::ensure_same_records;
 pub use walreceiver::demo::local_postgres::{LocalPostgres, StopMode};
 pub use walreceiver::demo::postgres_programs::PostgresPrograms;
 pub use walreceiver::demo::server_user::ServerUser;

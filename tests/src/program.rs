@@ -33,6 +33,12 @@ impl Program {
         }
     }
 
+    /// The program's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        Path::new(self.command.get_program())
+    }
+
     /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {

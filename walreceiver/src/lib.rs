@@ -13,7 +13,9 @@ pub mod init;
 pub mod mirror;
 pub mod run;
 pub mod status;
+pub mod wal_reader;
 pub mod wal_sink;
+pub mod waldump;
 
 /// The examples of the README, which must compile.
 #[cfg(doctest)]

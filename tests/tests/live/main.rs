@@ -34,3 +34,6 @@ mod takeover;
 mod version_matrix;
 mod versions;
 mod waldump;
+mod waldump_command;
+mod waldump_damage;
+mod waldump_follow;

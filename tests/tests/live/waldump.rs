@@ -7,7 +7,7 @@ use walstream_tests::{ClusterOptions, LONG, StopMode, Workdir};
 
 /// Everything that gives records a special form: images of each compression, long records, switches, two-phase commits,
 /// logical messages, origins, subtransactions, every access method.
-const WORKLOAD: &[&str] = &[
+pub(crate) const WORKLOAD: &[&str] = &[
     "CREATE TABLE big (t text); ALTER TABLE big ALTER t SET STORAGE external",
     "INSERT INTO big SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 5) j, generate_series(1, 3000) i \
      GROUP BY j",

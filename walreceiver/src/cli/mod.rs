@@ -41,6 +41,7 @@ enum Command {
     Status(crate::status::options::StatusArgs),
     Activate(crate::activate::options::ActivateArgs),
     Demo(crate::demo::DemoArgs),
+    Waldump(crate::waldump::options::WaldumpArgs),
 }
 
 /// Parses the process's arguments, does what they say, and returns the exit code.
@@ -89,6 +90,7 @@ async fn dispatch(command: Command) -> Exit {
         Command::Status(args) => crate::status::run_command(args).await,
         Command::Activate(args) => crate::activate::run_command(args).await,
         Command::Demo(args) => crate::demo::run_command(args).await,
+        Command::Waldump(args) => crate::waldump::run_command(args).await,
     }
 }
 

@@ -22,7 +22,7 @@
 use thiserror::Error;
 
 use crate::dialect::Dialect;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, PageSize};
 use crate::wal::crc::RecordCrc;
 use crate::wal::decode::{DecodeError, WalDecoder};
 use crate::wal::fault::RecordFault;
@@ -151,6 +151,12 @@ impl EndProbe {
     #[must_use]
     pub const fn first_page(&self) -> Lsn {
         self.page
+    }
+
+    /// Size of the pages to show.
+    #[must_use]
+    pub const fn page_size(&self) -> PageSize {
+        self.dialect.wal_page_size
     }
 
     /// Shows the page at `lsn`, or the front of it. Gives whether further pages may change the verdict; when it says

@@ -15,6 +15,10 @@
 //! The body has first all the small headers (of block references, origin, top-level transaction, main data), then all
 //! the data in the same order, main data last.
 
+mod summary;
+
+pub use summary::{BlockSummary, ImageSummary, RecordSummary};
+
 use crate::dialect::Dialect;
 use crate::lsn::Lsn;
 use crate::read::{OutOfBytes, Reader};

@@ -1,0 +1,261 @@
+//! [`RecordSummary`]: what a record's small headers say, without its data.
+//!
+//! Most bytes of WAL are page images, and most images cross a page. To count them or to name the blocks, the bytes of
+//! such a record need not be joined: its headers come first and nearly always lie within its first page.
+
+use super::{BlockScan, Content, Record, RecordBody, RecordHeader};
+use crate::dialect::Dialect;
+use crate::read::Reader;
+use crate::types::{BlockNumber, ForkNumber, RelFileLocator, TransactionId};
+use crate::wal::decode::DecodeError;
+use crate::wal::fault::RecordFault;
+use crate::wal::image::ImageCompression;
+
+/// What a record's small headers say. Made once and filled for record after record, it allocates only while it grows.
+#[derive(Clone, Debug, Default)]
+pub struct RecordSummary {
+    /// Replication origin that the change came from.
+    pub origin: Option<u16>,
+    /// The top-level transaction, in the first record of a subtransaction.
+    pub toplevel_xid: Option<TransactionId>,
+    /// Bytes of all page images, as stored.
+    pub image_len: u32,
+    /// Bytes of the data that belongs to no block.
+    pub main_data_len: u32,
+    blocks: Vec<BlockSummary>,
+}
+
+/// One block that a record changes, without image and data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockSummary {
+    /// Its number in the record, 0 to 32.
+    pub id: u8,
+    /// The relation's files.
+    pub locator: RelFileLocator,
+    /// The fork.
+    pub fork: ForkNumber,
+    /// The block.
+    pub block: BlockNumber,
+    /// Whether redo builds the page anew (`BKPBLOCK_WILL_INIT`).
+    pub will_init: bool,
+    /// The page image, if there is one.
+    pub image: Option<ImageSummary>,
+    /// Bytes of the change to this block.
+    pub data_len: u16,
+}
+
+/// A page image, without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// Where the hole begins, in bytes from the page's start; 0 when there is none.
+    pub hole_offset: u16,
+    /// Length of the hole in bytes.
+    pub hole_length: u16,
+    /// How it is compressed.
+    pub compression: Option<ImageCompression>,
+    /// Whether redo restores the page from it; otherwise it is only there to check redo against.
+    pub apply: bool,
+    /// Bytes that it takes in the record.
+    pub len: u16,
+}
+
+impl RecordSummary {
+    /// The blocks, in the order of their ids.
+    #[must_use]
+    pub fn blocks(&self) -> &[BlockSummary] {
+        &self.blocks
+    }
+
+    /// Fills this from a record. The rules that [`Record::body`] checks are checked here too, and fail alike; then the
+    /// content of this is of no use.
+    ///
+    /// # Errors
+    /// As [`Record::body`].
+    ///
+    /// # Source
+    /// `DecodeXLogRecord` in `src/backend/access/transam/xlogreader.c`.
+    #[inline]
+    pub fn fill(&mut self, record: &Record<'_>) -> Result<(), DecodeError> {
+        let (front, is_whole) = match record.content {
+            Content::Whole(bytes) => (bytes, true),
+            Content::Split(split) => {
+                let size = record.dialect.wal_page_size;
+                let left = size.bytes() - record.start_lsn.page_offset(size);
+                let left = usize::try_from(left).unwrap_or(usize::MAX);
+                (split.raw.get(..left).unwrap_or(split.raw), false)
+            }
+        };
+        let total_len = usize::try_from(record.header.total_len).unwrap_or(usize::MAX);
+        let mut result = self.parse(front, total_len, record.dialect);
+        if result.is_err() && !is_whole {
+            // The headers cross the page, or are wrong: only the whole record tells.
+            result = self.parse(record.bytes(), total_len, record.dialect);
+        }
+        result.map_err(|fault| DecodeError::Record {
+            lsn: record.start_lsn,
+            offset: fault.offset(),
+            fault,
+        })
+    }
+
+    /// Parses the front of a record of `total_len` bytes.
+    fn parse(
+        &mut self,
+        front: &[u8],
+        total_len: usize,
+        dialect: &Dialect,
+    ) -> Result<(), RecordFault> {
+        self.origin = None;
+        self.toplevel_xid = None;
+        self.blocks.clear();
+        let mut reader = Reader::new(front);
+        reader.take(RecordHeader::LEN)?;
+        let (mut main_len, mut data_len, mut image_len) = (0, 0, 0);
+        let mut scan = BlockScan::default();
+        while total_len.saturating_sub(reader.offset()) > data_len {
+            let offset = reader.offset();
+            match reader.u8()? {
+                id if id <= RecordBody::MAX_BLOCK_ID => {
+                    let block = scan.next(id, offset, &mut reader, dialect)?;
+                    let image = block.image.map(|image| ImageSummary {
+                        hole_offset: image.hole_offset,
+                        hole_length: image.hole_length,
+                        compression: image.compression,
+                        apply: image.apply,
+                        len: u16::try_from(image.len()).unwrap_or(u16::MAX),
+                    });
+                    let len = image.map_or(0, |image| usize::from(image.len));
+                    image_len += len;
+                    data_len += len + usize::from(block.data_len);
+                    self.blocks.push(BlockSummary {
+                        id,
+                        locator: block.locator,
+                        fork: block.fork,
+                        block: block.block,
+                        will_init: block.will_init,
+                        image,
+                        data_len: block.data_len,
+                    });
+                }
+                RecordBody::ID_DATA_SHORT => {
+                    main_len = usize::from(reader.u8()?);
+                    break;
+                }
+                RecordBody::ID_DATA_LONG => {
+                    main_len = usize::try_from(reader.u32_le()?).unwrap_or(usize::MAX);
+                    break;
+                }
+                RecordBody::ID_ORIGIN => self.origin = Some(reader.u16_le()?),
+                RecordBody::ID_TOPLEVEL_XID if dialect.has_toplevel_xid() => {
+                    self.toplevel_xid = Some(reader.u32_le()?);
+                }
+                found => return Err(RecordFault::BlockId { offset, found }),
+            }
+        }
+        let stated = data_len.saturating_add(main_len);
+        let found = total_len.saturating_sub(reader.offset());
+        if found != stated {
+            return Err(RecordFault::DataLen {
+                offset: reader.offset(),
+                found,
+                stated,
+            });
+        }
+        self.image_len = u32::try_from(image_len).unwrap_or(u32::MAX);
+        self.main_data_len = u32::try_from(main_len).unwrap_or(u32::MAX);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::PgMajor;
+    use crate::fuzzing::WalBuilder;
+    use crate::lsn::Lsn;
+    use crate::wal::decode::WalDecoder;
+    use proptest::prelude::*;
+
+    /// A body with one block reference, an image with a hole, and main data.
+    fn body(image_len: u16, main: u8) -> Vec<u8> {
+        let mut body = vec![0, 0x10 | 0x20, 3, 0];
+        body.extend(image_len.to_le_bytes());
+        body.extend(100u16.to_le_bytes());
+        body.push(0x01 | 0x02);
+        for oid in [1663u32, 5, 1259, 7] {
+            body.extend(oid.to_le_bytes());
+        }
+        body.extend([253, 9, 0]);
+        body.extend([255, main]);
+        body.extend(std::iter::repeat_n(0xAB, usize::from(image_len) + 3));
+        body.extend(std::iter::repeat_n(0xCD, usize::from(main)));
+        body
+    }
+
+    /// What the whole body says, in the summary's form.
+    fn from_body(record: &Record<'_>) -> Result<RecordSummary, DecodeError> {
+        let body = record.body()?;
+        let blocks: Vec<_> = body
+            .block_refs()
+            .map(|block| BlockSummary {
+                id: block.id,
+                locator: block.locator,
+                fork: block.fork,
+                block: block.block,
+                will_init: block.will_init,
+                image: block.image.map(|image| ImageSummary {
+                    hole_offset: image.hole_offset,
+                    hole_length: image.hole_length,
+                    compression: image.compression,
+                    apply: image.apply,
+                    len: u16::try_from(image.len()).unwrap(),
+                }),
+                data_len: u16::try_from(block.data.len()).unwrap(),
+            })
+            .collect();
+        Ok(RecordSummary {
+            origin: body.origin,
+            toplevel_xid: body.toplevel_xid,
+            image_len: blocks
+                .iter()
+                .filter_map(|b| Some(u32::from(b.image?.len)))
+                .sum(),
+            main_data_len: u32::try_from(body.main_data.len()).unwrap(),
+            blocks,
+        })
+    }
+
+    proptest! {
+        /// Wherever pages and pieces cut a record, and whatever its bytes are.
+        #[test]
+        fn summary_and_body_agree(
+            records in prop::collection::vec((20u16..8000, any::<u8>(), prop::option::weighted(0.2, (0usize..32, any::<u8>()))), 1..20),
+            chunk in 1usize..40_000,
+        ) {
+            let dialect = Dialect::with_default_sizes(PgMajor::V15);
+            let start = Lsn(0x0200_0000);
+            let mut wal = WalBuilder::new(dialect, start);
+            for (image_len, main, damage) in records {
+                let mut body = body(image_len, main);
+                if let Some((at, byte)) = damage {
+                    body[at] = byte;
+                }
+                wal.record(10, 0, &body);
+            }
+            let mut decoder = WalDecoder::new(dialect, start);
+            let mut summary = RecordSummary::default();
+            for piece in wal.bytes().chunks(chunk) {
+                let mut feed = decoder.feed(piece);
+                while let Some(record) = feed.next_record().unwrap() {
+                    match from_body(&record) {
+                        Ok(expected) => {
+                            summary.fill(&record).unwrap();
+                            prop_assert_eq!(format!("{summary:?}"), format!("{expected:?}"));
+                        }
+                        Err(expected) => prop_assert_eq!(summary.fill(&record), Err(expected)),
+                    }
+                }
+            }
+        }
+    }
+}
