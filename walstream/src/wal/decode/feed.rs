@@ -160,6 +160,7 @@ impl<'d, 'b> Feed<'d, 'b> {
         if self.decoder.position == self.decoder.start && !self.decoder.start_is_possible() {
             return Err(DecodeError::record(self.decoder.start, RecordFault::Start));
         }
+        let entered_at = self.at;
         while self.at < self.bytes.len() {
             if let State::Padding { until } = self.decoder.state {
                 self.consume(until.saturating_sub(self.decoder.position));
@@ -194,6 +195,18 @@ impl<'d, 'b> Feed<'d, 'b> {
                         }
                     }
                     State::Between | State::Padding { .. } => {
+                        // Behind padding or a page header, which kept the caller from finding it so.
+                        let at = self.at;
+                        if at != entered_at
+                            && let Some((start, header, _)) = self.whole_record()
+                        {
+                            return Ok(Some(Found {
+                                start,
+                                end: self.decoder.valid_end,
+                                header,
+                                place: Place::Whole { at },
+                            }));
+                        }
                         if let Some(found) = self.start_record()? {
                             return Ok(Some(found));
                         }
@@ -276,11 +289,17 @@ impl<'d, 'b> Feed<'d, 'b> {
     }
 
     /// A record starts here: gives it if it lies within this page and these bytes.
-    #[inline]
     fn start_record(&mut self) -> Result<Option<Found>, DecodeError> {
         let start = self.decoder.position;
         let page_left = self.decoder.page_left();
         let rest = self.rest();
+        let mut partial = Partial {
+            start,
+            got: 0,
+            total_len: 0,
+            header: [0; RecordHeader::LEN],
+        };
+        self.decoder.crc.reset();
         if let Some(head) = rest.first_chunk::<{ RecordHeader::LEN }>()
             && page_left >= to_u64(RecordHeader::LEN)
         {
@@ -293,7 +312,6 @@ impl<'d, 'b> Feed<'d, 'b> {
                 && let Some(record) = rest.get(..to_usize(total_len))
             {
                 let crc = &mut self.decoder.crc;
-                crc.reset();
                 crc.update(slice(record, RecordHeader::LEN, record.len()));
                 let computed = crc.finish_in_place(head);
                 let at = self.at;
@@ -306,16 +324,12 @@ impl<'d, 'b> Feed<'d, 'b> {
                     place: Place::Whole { at },
                 }));
             }
+            partial.header = *head;
+            partial.total_len = header.total_len;
+            partial.got = u32::try_from(RecordHeader::LEN).unwrap_or(0);
         }
         self.record_at = Some(self.at);
-        let header = [0; RecordHeader::LEN];
-        let partial = Partial {
-            start,
-            got: 0,
-            total_len: 0,
-            header,
-        };
-        self.decoder.crc.reset();
+        self.consume(partial.got.into());
         self.decoder.state = State::InRecord(partial);
         Ok(None)
     }
