@@ -56,7 +56,7 @@ impl CorpusSize {
         segments: 128,
         scales: &[1, 4, 10],
         rows: 10_000,
-        transactions: 7_000,
+        transactions: 4_000,
     };
     /// Enough to show that something works, in seconds.
     pub const TINY: Self = Self {
