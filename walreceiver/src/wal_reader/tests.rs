@@ -263,10 +263,13 @@ fn build(steps: &[Step]) -> WalBuilder {
                 wal.switch();
             }
             Step::Lost { body } => {
-                let aborted = wal.record(10, 0, &vec![1; *body]);
-                // The last page that holds a byte of it.
-                let page = Lsn(wal.end().0 - 8).page_start(dialect().wal_page_size);
-                wal.overwrite_contrecord(page, aborted, aborted);
+                let body = vec![1; *body];
+                let mut whole = wal.clone();
+                whole.record(10, 0, &body);
+                // The last page that would hold a byte of it.
+                let page = Lsn(whole.end().0 - 8).page_start(dialect().wal_page_size);
+                let aborted = wal.torn_record(10, 0, &body, page);
+                wal.overwrite_contrecord(aborted);
             }
         }
     }
