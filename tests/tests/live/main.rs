@@ -1,5 +1,6 @@
 //! Scenarios against real PostgreSQL servers, one per module.
 
+mod bit_flips;
 mod certificates;
 mod connection;
 mod connection_tls;
