@@ -16,6 +16,7 @@ mod hostile_peer;
 mod init;
 mod init_failures;
 mod kills;
+mod overwritten_contrecord;
 mod password;
 mod power_loss;
 mod promotion;
