@@ -1,6 +1,7 @@
 //! Scenarios against real PostgreSQL servers, one per module.
 
 mod archive_sources;
+mod bit_flips;
 mod certificates;
 mod connection;
 mod connection_tls;
@@ -17,6 +18,7 @@ mod init;
 mod init_failures;
 mod kills;
 mod object_stores;
+mod overwritten_contrecord;
 mod password;
 mod power_loss;
 mod promotion;

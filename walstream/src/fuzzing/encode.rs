@@ -7,11 +7,12 @@ use crate::read::Reader;
 use crate::types::{ForkNumber, RelFileLocator, RmgrId, SystemIdentifier, TimelineId};
 use crate::wal::encode::{BodyParts, EncodeError, ImagePacker, NewBody, NewRecord, WalEncoder};
 use crate::wal::image::{Image, ImageCompression};
+use crate::wal::page::record_can_start;
 use crate::wal::record::RecordHeader;
 use crate::wal::{BlockRef, Record, WalDecoder};
 
 /// Bytes that a log may have before the script is broken off.
-const MOST: usize = 3 << 20;
+const MOST: usize = 1 << 20;
 
 /// Builds a log after a script, in which every byte has some meaning: the dialect and where the log begins, then records
 /// of parts, raw ones, switches, cut records, timelines. Decoding it, whole and in chunks, must give the same records.
@@ -42,7 +43,8 @@ pub fn encode(data: &[u8]) {
             start + u64::try_from(log.len()).unwrap()
         );
     }
-    for chunk in [usize::MAX, chunk] {
+    // Not so small that a long log takes a second.
+    for chunk in [usize::MAX, chunk.max(log.len() / 2000)] {
         let mut decoder = WalDecoder::new(dialect, start)
             .expect_prev(prev)
             .expect_system_identifier(system_identifier);
@@ -194,11 +196,12 @@ impl Script<'_> {
         let page = dialect.wal_page_size.bytes();
         let pages = u64::from(self.byte() % 4);
         let within = u64::from(self.byte()) * 8;
-        let start = Lsn(dialect.segment_size.bytes() * 5 - pages * page);
-        if within >= 40 {
-            start + within % page.max(48)
-        } else {
+        let page_start = Lsn(dialect.segment_size.bytes() * 5 - pages * page);
+        let start = page_start + within % page;
+        if record_can_start(start, dialect) {
             start
+        } else {
+            page_start
         }
     }
 
