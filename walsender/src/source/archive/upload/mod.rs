@@ -20,6 +20,9 @@
 //! exists right before the copy. Between the two another writer could put a file there, and then the copy's content
 //! decides; so let one receiver write to one prefix.
 //!
+//! In the store this needs the rights to list, read, write and delete. (Without the first, S3 answers "forbidden" when it is
+//! asked for a name that does not exist.)
+//!
 //! The local file stays. Its owner may remove it after [`Uploader::upload`] succeeded.
 
 mod error;
@@ -258,11 +261,15 @@ impl Upload<'_> {
         if size != self.fingerprint.size {
             return Err(different(format!("{size} bytes")).into());
         }
-        let found = self.read_back(&path).await.map_err(failed)?;
-        if found != self.fingerprint {
+        let found = self.read_back(&path).await.map_err(&failed)?;
+        if found == self.fingerprint {
+            return Ok(true);
+        }
+        // It is worth a second look whether it was read wrongly, as the verdict is final.
+        if self.read_back(&path).await.map_err(&failed)? == found {
             return Err(different(found.to_string()).into());
         }
-        Ok(true)
+        Err(Failed::Unconfirmed(self.to.display(self.name), found))
     }
 
     /// Writes the temporary object.
