@@ -95,7 +95,8 @@ impl LocalFile {
 
     /// Reads the next piece of this size; less, or nothing, at the end.
     pub(crate) fn piece(&self, file: &mut File, size: u64) -> Result<Bytes, UploadError> {
-        let mut piece = Vec::new();
+        // The size is an option of ours, and never that of a file.
+        let mut piece = Vec::with_capacity(usize::try_from(size).unwrap_or(BUFFER));
         file.take(size)
             .read_to_end(&mut piece)
             .map_err(|error| self.error(error))?;
