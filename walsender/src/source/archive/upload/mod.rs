@@ -281,7 +281,7 @@ impl Upload<'_> {
         });
         let opened = opened.await?;
         if self.fingerprint.size <= self.options.part_size {
-            let (_, piece) = self.piece(opened, self.options.part_size).await?;
+            let (_, piece) = self.piece(opened).await?;
             sent.update(&piece);
             self.ensure_unchanged(sent)?;
             let (path, payload) = (self.temporary_path(), PutPayload::from(piece));
@@ -312,7 +312,7 @@ impl Upload<'_> {
         let failed = self.failed("write", &self.temporary_name);
         loop {
             let piece;
-            (file, piece) = self.piece(file, self.options.part_size).await?;
+            (file, piece) = self.piece(file).await?;
             if piece.is_empty() {
                 break;
             }
@@ -326,9 +326,12 @@ impl Upload<'_> {
         Ok(())
     }
 
-    async fn piece(&self, mut opened: File, size: u64) -> Result<(File, Bytes), UploadError> {
+    async fn piece(&self, mut opened: File) -> Result<(File, Bytes), UploadError> {
+        // Made here and not where it is filled: threads that block come and go, and each would keep the memory it freed.
+        let size = usize::try_from(self.options.part_size).unwrap_or(5 << 20);
+        let buffer = vec![0; size.max(1)];
         blocking(&self.file, move |file| {
-            let piece = file.piece(&mut opened, size)?;
+            let piece = file.piece(&mut opened, buffer)?;
             Ok((opened, piece))
         })
         .await
