@@ -1,8 +1,10 @@
 //! Puts files into an archive, or prints what an archive holds: for tests that need a process of its own, with its own
 //! environment.
 //!
-//!     archive-copy to LOCATION FILE...
-//!     archive-copy list LOCATION
+//! ```text
+//! archive-copy to LOCATION FILE...
+//! archive-copy list LOCATION
+//! ```
 //!
 //! `to` prints a line for each file: its object, `stored` or `was there`, and the number of attempts. `list` prints one for
 //! each segment of the newest timeline: its file, the number of its bytes, and their CRC-32C.

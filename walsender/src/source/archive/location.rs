@@ -92,7 +92,7 @@ pub enum LocationError {
 impl FromStr for ArchiveLocation {
     type Err = LocationError;
 
-    /// A text with `://` after letters is a URL, every other one a path.
+    /// A text with `://` after letters is a URL, every other one a path. Nothing is decoded: `%20` is three characters.
     fn from_str(text: &str) -> Result<Self, LocationError> {
         if text.is_empty() {
             return Err(LocationError::Empty);

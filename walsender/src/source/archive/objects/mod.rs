@@ -3,7 +3,7 @@
 //! Credentials, regions and endpoints come from the variables that each store's own tools read: `AWS_*` (among them
 //! `AWS_ENDPOINT_URL` and `AWS_ALLOW_HTTP` for other servers than Amazon's), `GOOGLE_*`, `AZURE_*`.
 //!
-//! [`ObjectPrefix`] is a place in a store. Archives read it through [`ObjectPlace`], [`Uploader`](super::Uploader) writes to it.
+//! [`ObjectPrefix`] is a place in a store. [`Archive`](super::Archive) reads it, [`Uploader`](super::Uploader) writes to it.
 //!
 //! # Source
 //! The variables are listed in the crate `object_store`: `AmazonS3ConfigKey`, `GoogleConfigKey`, `AzureConfigKey`.

@@ -144,22 +144,21 @@ impl ObjectReader {
         // Freed before as much is received again.
         self.bytes = Bytes::new();
         let (prefix, policy, path) = (self.prefix.clone(), self.policy, self.path.clone());
+        let expected = end.saturating_sub(offset);
         let bytes = self.blocking.wait(async move {
             repeat(policy, || {
                 let answer = prefix.store().get_opts(&path, options.clone());
-                policy.request(async { answer.await?.bytes().await })
+                async move {
+                    let answer = async { answer.await?.bytes().await };
+                    let bytes = policy.request(answer).await?;
+                    match bytes.len() as u64 {
+                        found if found == expected => Ok(bytes),
+                        found => Err(StoreFault::Short { found, expected }),
+                    }
+                }
             })
             .await
         })??;
-        if bytes.len() as u64 != end.saturating_sub(offset) {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!(
-                    "the store gave {} bytes of the range {offset}..{end}",
-                    bytes.len()
-                ),
-            ));
-        }
         (self.start, self.bytes) = (offset, bytes);
         Ok(())
     }

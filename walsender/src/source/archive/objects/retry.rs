@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use object_store::client::{HttpError, HttpErrorKind};
 use thiserror::Error as ThisError;
 
 /// How often and how long something is tried. The store's client tries single requests again by itself; this is around it.
@@ -39,6 +38,8 @@ pub(crate) enum StoreFault {
     Store(#[from] object_store::Error),
     #[error("no answer within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
+    #[error("the store gave {found} of {expected} bytes")]
+    Short { found: u64, expected: u64 },
 }
 
 impl StoreFault {
@@ -46,7 +47,7 @@ impl StoreFault {
     pub(crate) fn is_passing(&self) -> bool {
         use object_store::Error as Store;
         match self {
-            Self::TimedOut(_) => true,
+            Self::TimedOut(_) | Self::Short { .. } => true,
             Self::Store(error) => match error {
                 Store::NotFound { .. }
                 | Store::InvalidPath { .. }
@@ -99,6 +100,7 @@ impl From<StoreFault> for io::Error {
             StoreFault::Store(Store::PermissionDenied { .. } | Store::Unauthenticated { .. }) => {
                 io::ErrorKind::PermissionDenied
             }
+            StoreFault::Short { .. } => io::ErrorKind::UnexpectedEof,
             StoreFault::Store(_) => io::ErrorKind::Other,
         };
         Self::new(kind, fault)
@@ -109,17 +111,20 @@ impl From<StoreFault> for io::Error {
 fn is_lasting(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(http) = error.downcast_ref::<HttpError>() {
-            return matches!(http.kind(), HttpErrorKind::Decode);
-        }
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            return matches!(
+            let lasting = matches!(
                 io.kind(),
                 io::ErrorKind::PermissionDenied
                     | io::ErrorKind::ReadOnlyFilesystem
                     | io::ErrorKind::NotADirectory
                     | io::ErrorKind::InvalidInput
             );
+            // The error that it wraps is not its source, but stands for it.
+            match io.get_ref() {
+                Some(wrapped) if !lasting => cause = Some(wrapped),
+                _ => return lasting,
+            }
+            continue;
         }
         cause = error.source();
     }
@@ -148,13 +153,19 @@ impl Attempt {
         if self.number >= self.policy.attempts {
             return false;
         }
-        let factor = 1u32
-            .checked_shl(self.number.saturating_sub(1))
-            .unwrap_or(u32::MAX);
-        let delay = self.policy.first_delay.saturating_mul(factor);
-        tokio::time::sleep(delay.min(self.policy.max_delay)).await;
+        tokio::time::sleep(self.delay()).await;
         self.number = self.number.saturating_add(1);
         true
+    }
+
+    /// The wait after it.
+    fn delay(&self) -> Duration {
+        let factor = 1u32.checked_shl(self.number.saturating_sub(1));
+        let delay = self
+            .policy
+            .first_delay
+            .saturating_mul(factor.unwrap_or(u32::MAX));
+        delay.min(self.policy.max_delay)
     }
 }
 
@@ -168,5 +179,80 @@ impl RetryPolicy {
             Ok(result) => Ok(result?),
             Err(_) => Err(StoreFault::TimedOut(self.request_timeout)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::Error as Store;
+    use object_store::client::{HttpError, HttpErrorKind};
+
+    use super::*;
+
+    fn generic(source: impl Error + Send + Sync + 'static) -> StoreFault {
+        let source = Box::new(source);
+        StoreFault::Store(Store::Generic {
+            store: "test",
+            source,
+        })
+    }
+
+    #[test]
+    fn only_what_is_known_to_stay_is_given_up() {
+        let passing = [
+            StoreFault::TimedOut(Duration::from_secs(1)),
+            StoreFault::Short {
+                found: 1,
+                expected: 2,
+            },
+            generic(HttpError::new(
+                HttpErrorKind::Connect,
+                io::Error::other("x"),
+            )),
+            generic(io::Error::from(io::ErrorKind::StorageFull)),
+            generic(io::Error::from(io::ErrorKind::ConnectionReset)),
+        ];
+        assert!(passing.iter().all(StoreFault::is_passing));
+        let (path, source) = (String::new, || "x".into());
+        let lasting = [
+            StoreFault::Store(Store::NotFound {
+                path: path(),
+                source: source(),
+            }),
+            StoreFault::Store(Store::PermissionDenied {
+                path: path(),
+                source: source(),
+            }),
+            StoreFault::Store(Store::Unauthenticated {
+                path: path(),
+                source: source(),
+            }),
+            StoreFault::Store(Store::NotSupported { source: source() }),
+            generic(io::Error::from(io::ErrorKind::ReadOnlyFilesystem)),
+            // Wherever in the chain of causes it is.
+            generic(io::Error::other(io::Error::from(
+                io::ErrorKind::PermissionDenied,
+            ))),
+        ];
+        assert!(!lasting.iter().any(StoreFault::is_passing));
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let policy = RetryPolicy {
+            attempts: 5,
+            first_delay: Duration::from_millis(4),
+            max_delay: Duration::from_millis(10),
+            ..RetryPolicy::default()
+        };
+        let mut attempt = Attempt::first(policy);
+        let mut waits = Vec::new();
+        while attempt.number() < policy.attempts {
+            waits.push(attempt.delay().as_millis());
+            attempt.number += 1;
+        }
+        assert_eq!(waits, [4, 8, 10, 10]);
+        attempt.number = u32::MAX;
+        assert_eq!(attempt.delay(), policy.max_delay);
     }
 }

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    UploadPart,
+    CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result, UploadPart,
 };
 
 /// What a request meets.
@@ -27,9 +27,9 @@ pub(super) enum Fault {
     Hangs,
     /// It fails for good.
     Denied,
-    /// What it writes loses its last byte; a request that writes nothing is not touched.
+    /// What it writes or reads loses its last byte; other requests are not touched.
     Short,
-    /// A bit of what it writes is flipped; a request that writes nothing is not touched.
+    /// A bit of what it writes or reads is flipped; other requests are not touched.
     Corrupt,
 }
 
@@ -92,13 +92,18 @@ fn answer<T>(fault: Option<Fault>, result: Result<T>) -> Result<T> {
 
 /// The payload as the store gets it.
 fn spoiled(fault: Option<Fault>, payload: PutPayload) -> PutPayload {
+    // Not the byte that reading spoils, as two faults would undo each other.
+    spoiled_at(0, fault, payload)
+}
+
+fn spoiled_at(index: usize, fault: Option<Fault>, payload: PutPayload) -> PutPayload {
     let mut bytes = Vec::from(Bytes::from(payload));
     match fault {
         Some(Fault::Short) => {
             bytes.pop();
         }
         Some(Fault::Corrupt) => {
-            if let Some(byte) = bytes.get_mut(0) {
+            if let Some(byte) = bytes.get_mut(index) {
                 *byte ^= 0x20;
             }
         }
@@ -164,7 +169,23 @@ impl ObjectStore for FaultyStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let what = if options.head { "head" } else { "get" };
         let fault = self.state.begin(what, location).await?;
-        answer(fault, self.inner.get_opts(location, options).await)
+        let head = options.head;
+        let mut result = answer(fault, self.inner.get_opts(location, options).await)?;
+        if !head && matches!(fault, Some(Fault::Short | Fault::Corrupt)) {
+            let payload = GetResultPayload::Stream(stream::empty().boxed());
+            let payload = std::mem::replace(&mut result.payload, payload);
+            let (meta, range) = (result.meta.clone(), result.range.clone());
+            let whole = GetResult {
+                payload,
+                meta,
+                range,
+                attributes: result.attributes.clone(),
+                extensions: result.extensions.clone(),
+            };
+            let bytes = Bytes::from(spoiled_at(1, fault, whole.bytes().await?.into()));
+            result.payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
+        }
+        Ok(result)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

@@ -93,13 +93,19 @@ impl LocalFile {
         }
     }
 
-    /// Reads the next piece of this size; less, or nothing, at the end.
-    pub(crate) fn piece(&self, file: &mut File, size: u64) -> Result<Bytes, UploadError> {
-        let mut piece = Vec::new();
-        file.take(size)
-            .read_to_end(&mut piece)
-            .map_err(|error| self.error(error))?;
-        Ok(piece.into())
+    /// Fills the buffer with the next piece; it is cut where the file ends, to nothing at the end.
+    pub(crate) fn piece(&self, file: &mut File, mut buffer: Vec<u8>) -> Result<Bytes, UploadError> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match file.read(rest) {
+                Ok(0) => break,
+                Ok(count) => filled = filled.saturating_add(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.error(error)),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(buffer.into())
     }
 
     /// Checks that it is what `name` says: a complete segment decompresses to a segment's size, with the compression's own

@@ -20,6 +20,9 @@
 //! exists right before the copy. Between the two another writer could put a file there, and then the copy's content
 //! decides; so let one receiver write to one prefix.
 //!
+//! In the store this needs the rights to list, read, write and delete. (Without the first, S3 answers "forbidden" when it is
+//! asked for a name that does not exist.)
+//!
 //! The local file stays. Its owner may remove it after [`Uploader::upload`] succeeded.
 
 mod error;
@@ -258,11 +261,15 @@ impl Upload<'_> {
         if size != self.fingerprint.size {
             return Err(different(format!("{size} bytes")).into());
         }
-        let found = self.read_back(&path).await.map_err(failed)?;
-        if found != self.fingerprint {
+        let found = self.read_back(&path).await.map_err(&failed)?;
+        if found == self.fingerprint {
+            return Ok(true);
+        }
+        // It is worth a second look whether it was read wrongly, as the verdict is final.
+        if self.read_back(&path).await.map_err(&failed)? == found {
             return Err(different(found.to_string()).into());
         }
-        Ok(true)
+        Err(Failed::Unconfirmed(self.to.display(self.name), found))
     }
 
     /// Writes the temporary object.
@@ -274,7 +281,7 @@ impl Upload<'_> {
         });
         let opened = opened.await?;
         if self.fingerprint.size <= self.options.part_size {
-            let (_, piece) = self.piece(opened, self.options.part_size).await?;
+            let (_, piece) = self.piece(opened).await?;
             sent.update(&piece);
             self.ensure_unchanged(sent)?;
             let (path, payload) = (self.temporary_path(), PutPayload::from(piece));
@@ -305,7 +312,7 @@ impl Upload<'_> {
         let failed = self.failed("write", &self.temporary_name);
         loop {
             let piece;
-            (file, piece) = self.piece(file, self.options.part_size).await?;
+            (file, piece) = self.piece(file).await?;
             if piece.is_empty() {
                 break;
             }
@@ -319,9 +326,12 @@ impl Upload<'_> {
         Ok(())
     }
 
-    async fn piece(&self, mut opened: File, size: u64) -> Result<(File, Bytes), UploadError> {
+    async fn piece(&self, mut opened: File) -> Result<(File, Bytes), UploadError> {
+        // Made here and not where it is filled: threads that block come and go, and each would keep the memory it freed.
+        let size = usize::try_from(self.options.part_size).unwrap_or(5 << 20);
+        let buffer = vec![0; size.max(1)];
         blocking(&self.file, move |file| {
-            let piece = file.piece(&mut opened, size)?;
+            let piece = file.piece(&mut opened, buffer)?;
             Ok((opened, piece))
         })
         .await

@@ -28,12 +28,19 @@ fn options() -> UploadOptions {
             attempts: 3,
             first_delay: Duration::from_millis(1),
             max_delay: Duration::from_millis(2),
-            request_timeout: Duration::from_millis(300),
+            request_timeout: Duration::from_secs(10),
         },
         confirm: Confirmation::ReadBack,
         // Four parts for a plain segment.
         part_size: 300_000,
     }
+}
+
+/// Options with which a request that hangs is given up soon.
+fn impatient() -> UploadOptions {
+    let mut options = options();
+    options.retry.request_timeout = Duration::from_millis(200);
+    options
 }
 
 fn prefix(store: Arc<dyn ObjectStore>) -> ObjectPrefix {
@@ -187,7 +194,12 @@ fn each_single_fault_at_each_request_is_overcome_or_reported() {
             ] {
                 let case = format!("{fault:?} at {request}");
                 let store: Arc<dyn ObjectStore> = Arc::new(FaultyStore::new([(number, fault)]));
-                let result = upload(&store, options(), &path, &name);
+                let options = if fault == Fault::Hangs {
+                    impatient()
+                } else {
+                    options()
+                };
+                let result = upload(&store, options, &path, &name);
                 let is_copy = request.starts_with("copy");
                 let spoiled_copy = is_copy && matches!(fault, Fault::Short);
                 if spoiled_copy {
@@ -231,7 +243,7 @@ fn a_fault_that_stays_ends_after_all_attempts() {
     let upload_with = |fault: Fault, requests: std::ops::Range<usize>| {
         let faults = requests.map(|number| (number, fault));
         let store: Arc<dyn ObjectStore> = Arc::new(FaultyStore::new(faults));
-        let error = upload(&store, options(), &path, &name).unwrap_err();
+        let error = upload(&store, impatient(), &path, &name).unwrap_err();
         let names: Vec<_> = objects(&store).into_iter().map(|(name, _)| name).collect();
         assert!(
             names.iter().all(|name| name.ends_with(".uploading")),
@@ -253,6 +265,24 @@ fn a_fault_that_stays_ends_after_all_attempts() {
         matches!(error, UploadError::Unconfirmed { attempts: 3, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn a_file_that_is_there_and_read_wrongly_once_is_not_taken_for_another() {
+    let (name, content) = compressed();
+    let (_directory, path) = local("local", &content);
+    let there = ObjectPath::from(format!("{PREFIX}/{name}"));
+    for fault in [Fault::Short, Fault::Corrupt, Fault::AnswerLost] {
+        // The first request is for its size, the second for its content.
+        let faulty = FaultyStore::new([(1, fault)]);
+        let put = faulty.inner.put(&there, content.clone().into());
+        runtime().block_on(put).unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(faulty);
+        assert!(
+            upload(&store, options(), &path, &name).unwrap().was_there,
+            "{fault:?}"
+        );
+    }
 }
 
 #[test]
@@ -293,6 +323,7 @@ fn an_archive_in_a_store_reads_as_a_directory_does() {
     let faulty = Arc::new(FaultyStore::new([
         (2, Fault::Fails),
         (5, Fault::AnswerLost),
+        (7, Fault::Short),
         (9, Fault::Hangs),
     ]));
     let wal: Vec<_> = (5..8).map(|number| segment(1, number, SEGMENT)).collect();
@@ -315,7 +346,7 @@ fn an_archive_in_a_store_reads_as_a_directory_does() {
     });
     let open = || {
         let store: Arc<dyn ObjectStore> = Arc::<FaultyStore>::clone(&faulty);
-        Archive::in_store(prefix(store), options().retry, &ArchiveOptions::default())
+        Archive::in_store(prefix(store), impatient().retry, &ArchiveOptions::default())
     };
     let archive = open().unwrap();
     assert_eq!(archive.segment_size(), SIZE);
