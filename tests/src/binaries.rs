@@ -33,14 +33,26 @@ pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The directory in which Cargo has built this program: `<target directory>/<profile>`.
+///
+/// # Errors
+/// When this program lies elsewhere.
+pub fn build_directory() -> Result<PathBuf> {
+    let program = env::current_exe()?;
+    // Programs are in it, tests, benches and examples below it.
+    let parent = program.parent();
+    let directory = match parent.and_then(Path::file_name) {
+        Some(name) if name == "deps" || name == "examples" => parent.and_then(Path::parent),
+        _ => parent,
+    };
+    Ok(directory
+        .context("this program does not lie where Cargo builds")?
+        .to_owned())
+}
+
 /// The directory that holds the programs, built where that is necessary.
 fn built() -> Result<PathBuf> {
-    let test = env::current_exe()?;
-    // A test is <target directory>/<profile>/deps/<name>.
-    let directory = test
-        .ancestors()
-        .nth(2)
-        .context("the test does not lie where Cargo puts tests")?;
+    let directory = build_directory()?;
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("the workspace has no root")?;
@@ -55,7 +67,7 @@ fn built() -> Result<PathBuf> {
             >= newest
     };
     if PROGRAMS.iter().all(|name| fresh(name)) {
-        return Ok(directory.to_owned());
+        return Ok(directory);
     }
     let profile = match directory.file_name().and_then(OsStr::to_str) {
         Some("debug") | None => "dev",
@@ -85,7 +97,7 @@ fn built() -> Result<PathBuf> {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(directory.to_owned())
+    Ok(directory)
 }
 
 /// When the newest source below a path was changed.

@@ -25,6 +25,7 @@ mod waldump_lines;
 mod workdir;
 
 pub use acknowledged_load::AcknowledgedLoad;
+pub use binaries::build_directory;
 pub use cluster::Cluster;
 pub use cluster_options::ClusterOptions;
 pub use cut_proxy::CutProxy;

@@ -76,11 +76,11 @@ impl Workdir {
         &self.user
     }
 
-    /// One of our own programs, `walreceiver` or `walsender`, to be run in this directory.
+    /// Path of one of our own programs, `walreceiver` or `walsender`, where the directory's owner may run it.
     ///
     /// # Errors
     /// When it cannot be built.
-    pub fn program(&self, name: &str) -> Result<Program> {
+    pub fn program_path(&self, name: &str) -> Result<PathBuf> {
         let built = binary(name)?;
         let local = self.join(name);
         if !local.exists() {
@@ -93,7 +93,15 @@ impl Workdir {
                 self.own(&local)?;
             }
         }
-        Ok(self.external(&local))
+        Ok(local)
+    }
+
+    /// One of our own programs, `walreceiver` or `walsender`, to be run in this directory.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn program(&self, name: &str) -> Result<Program> {
+        Ok(self.external(&self.program_path(name)?))
     }
 
     /// Another program, such as one of PostgreSQL's, to be run in this directory.

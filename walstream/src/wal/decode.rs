@@ -98,6 +98,8 @@ pub struct WalDecoder {
     last_record: Option<Lsn>,
     expectations: PageExpectations,
     state: State,
+    /// Of the body of the record that is being taken up.
+    crc: RecordCrc,
     /// Start of a record whose rest was lost, until the record that says so was checked.
     overwritten: Option<Lsn>,
     /// The part of a page header that was fed so far.
@@ -130,7 +132,6 @@ struct Partial {
     /// Valid once 4 bytes were seen.
     total_len: u32,
     header: [u8; RecordHeader::LEN],
-    crc: RecordCrc,
 }
 
 /// A record that was found whole, before it is lent out.
@@ -168,6 +169,7 @@ impl WalDecoder {
                 timeline: None,
             },
             state: State::Between,
+            crc: RecordCrc::default(),
             overwritten: None,
             page_head: [0; LongPageHeader::LEN],
             page_head_len: 0,

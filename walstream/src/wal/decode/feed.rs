@@ -3,7 +3,6 @@
 use super::{DecodeError, Found, Partial, Place, State, WalDecoder, slice, to_u64, to_usize};
 use crate::lsn::Lsn;
 use crate::read::Reader;
-use crate::wal::crc::RecordCrc;
 use crate::wal::fault::RecordFault;
 use crate::wal::join::{SplitRecord, append_pieces};
 use crate::wal::record::{Content, Record, RecordHeader};
@@ -32,7 +31,68 @@ impl<'d, 'b> Feed<'d, 'b> {
     ///
     /// # Errors
     /// [`DecodeError`] for bytes that break a rule; then every further call on this decoder gives the same error.
+    #[inline]
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>, DecodeError> {
+        if let Some((start_lsn, header, bytes)) = self.whole_record() {
+            return Ok(Some(Record {
+                start_lsn,
+                end_lsn: self.decoder.valid_end,
+                header,
+                content: Content::Whole(bytes),
+                dialect: &self.decoder.dialect,
+            }));
+        }
+        self.next_by_parts()
+    }
+
+    /// The record that starts here, in the case that most are: it lies in this page and these bytes, padding included,
+    /// has no effect on what follows, and every check holds. Everything else is left as it is to
+    /// [`Feed::next_by_parts`], which also finds out what is wrong.
+    #[inline]
+    fn whole_record(&mut self) -> Option<(Lsn, RecordHeader, &'b [u8])> {
+        let decoder = &mut *self.decoder;
+        let start = decoder.position;
+        if !matches!(decoder.state, State::Between)
+            || start == decoder.start
+            || decoder.overwritten.is_some()
+            || decoder.failed.is_some()
+        {
+            return None;
+        }
+        let rest = self.bytes.get(self.at..)?;
+        let head = rest.first_chunk::<{ RecordHeader::LEN }>()?;
+        let header = RecordHeader::from_bytes(head);
+        let len = to_usize(header.total_len.into());
+        let padded = len.checked_next_multiple_of(8)?;
+        let page_size = decoder.dialect.wal_page_size;
+        let offset = start.page_offset(page_size);
+        // A page's header is checked first, and a record that ends these bytes is left with its padding.
+        if offset == 0 || to_u64(padded) > page_size.bytes() - offset || padded > rest.len() {
+            return None;
+        }
+        if header
+            .check(start, decoder.last_record, &decoder.dialect)
+            .is_err()
+            || header.is_switch()
+            || header.is_overwrite_contrecord()
+        {
+            return None;
+        }
+        let record = rest.get(..len)?;
+        decoder.crc.reset();
+        decoder.crc.update(record.get(RecordHeader::LEN..)?);
+        if decoder.crc.finish_in_place(head) != header.crc {
+            return None;
+        }
+        self.at += padded;
+        let end = start + to_u64(padded);
+        decoder.position = end;
+        decoder.valid_end = end;
+        decoder.last_record = Some(start);
+        Some((start, header, record))
+    }
+
+    fn next_by_parts(&mut self) -> Result<Option<Record<'_>>, DecodeError> {
         if let Some(error) = self.decoder.failed {
             return Err(error);
         }
@@ -100,6 +160,7 @@ impl<'d, 'b> Feed<'d, 'b> {
         if self.decoder.position == self.decoder.start && !self.decoder.start_is_possible() {
             return Err(DecodeError::record(self.decoder.start, RecordFault::Start));
         }
+        let entered_at = self.at;
         while self.at < self.bytes.len() {
             if let State::Padding { until } = self.decoder.state {
                 self.consume(until.saturating_sub(self.decoder.position));
@@ -134,6 +195,18 @@ impl<'d, 'b> Feed<'d, 'b> {
                         }
                     }
                     State::Between | State::Padding { .. } => {
+                        // Behind padding or a page header, which kept the caller from finding it so.
+                        let at = self.at;
+                        if at != entered_at
+                            && let Some((start, header, _)) = self.whole_record()
+                        {
+                            return Ok(Some(Found {
+                                start,
+                                end: self.decoder.valid_end,
+                                header,
+                                place: Place::Whole { at },
+                            }));
+                        }
                         if let Some(found) = self.start_record()? {
                             return Ok(Some(found));
                         }
@@ -165,7 +238,7 @@ impl<'d, 'b> Feed<'d, 'b> {
         count
     }
 
-    fn rest(&self) -> &[u8] {
+    fn rest(&self) -> &'b [u8] {
         slice(self.bytes, self.at, self.bytes.len())
     }
 
@@ -216,11 +289,17 @@ impl<'d, 'b> Feed<'d, 'b> {
     }
 
     /// A record starts here: gives it if it lies within this page and these bytes.
-    #[inline]
     fn start_record(&mut self) -> Result<Option<Found>, DecodeError> {
         let start = self.decoder.position;
         let page_left = self.decoder.page_left();
         let rest = self.rest();
+        let mut partial = Partial {
+            start,
+            got: 0,
+            total_len: 0,
+            header: [0; RecordHeader::LEN],
+        };
+        self.decoder.crc.reset();
         if let Some(head) = rest.first_chunk::<{ RecordHeader::LEN }>()
             && page_left >= to_u64(RecordHeader::LEN)
         {
@@ -232,9 +311,9 @@ impl<'d, 'b> Feed<'d, 'b> {
             if total_len <= page_left
                 && let Some(record) = rest.get(..to_usize(total_len))
             {
-                let mut crc = RecordCrc::default();
+                let crc = &mut self.decoder.crc;
                 crc.update(slice(record, RecordHeader::LEN, record.len()));
-                let computed = crc.finish(head);
+                let computed = crc.finish_in_place(head);
                 let at = self.at;
                 self.consume(total_len);
                 let end = self.end_record(start, &header, computed)?;
@@ -245,16 +324,12 @@ impl<'d, 'b> Feed<'d, 'b> {
                     place: Place::Whole { at },
                 }));
             }
+            partial.header = *head;
+            partial.total_len = header.total_len;
+            partial.got = u32::try_from(RecordHeader::LEN).unwrap_or(0);
         }
         self.record_at = Some(self.at);
-        let header = [0; RecordHeader::LEN];
-        let partial = Partial {
-            start,
-            got: 0,
-            total_len: 0,
-            header,
-            crc: RecordCrc::default(),
-        };
+        self.consume(partial.got.into());
         self.decoder.state = State::InRecord(partial);
         Ok(None)
     }
@@ -284,7 +359,7 @@ impl<'d, 'b> Feed<'d, 'b> {
                 .zip(piece)
                 .for_each(|(place, byte)| *place = *byte);
         } else {
-            partial.crc.update(piece);
+            self.decoder.crc.update(piece);
         }
         partial.got += u32::try_from(count).unwrap_or(0);
         let header = RecordHeader::from_bytes(&partial.header);
@@ -305,7 +380,8 @@ impl<'d, 'b> Feed<'d, 'b> {
         if partial.got < header_len || partial.got < partial.total_len {
             return Ok(None);
         }
-        let end = self.end_record(partial.start, &header, partial.crc.finish(&partial.header))?;
+        let computed = self.decoder.crc.finish_in_place(&partial.header);
+        let end = self.end_record(partial.start, &header, computed)?;
         let place = match self.record_at.take() {
             Some(at) => Place::Split { at, until: self.at },
             None => Place::Carried,
