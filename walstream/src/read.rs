@@ -138,6 +138,7 @@ impl<'a> Reader<'a> {
         i64_be: i64 = from_be_bytes, "big";
     }
 
+    #[cold]
     fn out_of_bytes(&self, needed: usize) -> OutOfBytes {
         OutOfBytes {
             offset: self.offset,

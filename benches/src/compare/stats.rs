@@ -39,8 +39,7 @@ pub fn compare(effort: Effort) -> Result<Report> {
         (2, Runs::new("pg_waldump --stats, 2 cores")),
         (2, Runs::new("walreceiver waldump --stats, 2 cores")),
     ];
-    // Once before measuring: afterwards the corpus is in memory for all of them.
-    crc_pass(&corpus)?;
+    corpus.load()?;
     for _ in 0..effort.rounds {
         for (number, (cores, contestant)) in runs.iter_mut().enumerate() {
             let measured = on_cores(*cores, || {
@@ -67,7 +66,15 @@ pub fn compare(effort: Effort) -> Result<Report> {
         (_, peer_two),
         (_, our_two),
     ] = &runs;
-    let mut table = Table::new(&["", "wall s", "GB/s", "CPU s", "peak MB", "speed"]);
+    let mut table = Table::new(&[
+        "",
+        "wall s",
+        "GB/s",
+        "CPU s",
+        "peak MB",
+        "speed",
+        "by CPU time",
+    ]);
     for (contestant, peer) in [
         (peer_one, peer_one),
         (our_one, peer_one),
@@ -82,21 +89,26 @@ pub fn compare(effort: Effort) -> Result<Report> {
             contestant.spread(Measured::cpu_s)?.to_string(),
             format!("{:.0}", contestant.peak_mb()?),
             peer.ratio(contestant, |run| run.wall_s)?.to_string(),
+            peer.ratio(contestant, Measured::cpu_s)?.to_string(),
         ]);
     }
-    // The issue's bounds are about machines with nothing else to do; CPU time is what a busy one can tell.
-    let cpu = peer_one.ratio(our_one, Measured::cpu_s)?;
-    let share = crc.ratio(our_one, Measured::cpu_s)?;
-    table.row([format!(
-        "CPU time: pg_waldump's is {cpu} times ours, a bare pass takes {share} of ours"
-    )]);
+    let share = crc.ratio(our_one, Measured::cpu_s)?.median * 100.0;
     Ok(Report {
-        title: format!("Statistics of {bytes:.2} GB of WAL; speed as a multiple of pg_waldump's"),
+        title: format!(
+            "Statistics of {bytes:.2} GB of WAL; speed as a multiple of pg_waldump's. Reading and a bare CRC-32C pass \
+             take {share:.0} % of our CPU time"
+        ),
         table,
         targets: vec![
             Target::at_least(
                 "speed of waldump --stats on one core",
                 peer_one.ratio(our_one, |run| run.wall_s)?.median,
+                ON_ONE_CORE,
+            ),
+            // What a machine that has other things to do can tell.
+            Target::at_least(
+                "speed of waldump --stats by CPU time",
+                peer_one.ratio(our_one, Measured::cpu_s)?.median,
                 ON_ONE_CORE,
             ),
             Target::at_least(

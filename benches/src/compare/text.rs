@@ -30,6 +30,7 @@ pub fn compare(effort: Effort) -> Result<Report> {
         Runs::new("pg_waldump to a pipe"),
         Runs::new("walreceiver waldump to a pipe"),
     ];
+    corpus.load()?;
     let mut text_bytes = [0; 4];
     for _ in 0..effort.rounds {
         for (number, (contestant, text)) in runs.iter_mut().zip(&mut text_bytes).enumerate() {

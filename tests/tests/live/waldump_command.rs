@@ -23,6 +23,7 @@ struct Wal {
 impl Wal {
     /// The WAL of a workload that makes records of every kind.
     fn of(major: u32) -> Result<Self> {
+        let workdir = Workdir::new()?;
         let mut cluster = ClusterOptions::default()
             .programs(&server_version(major)?)
             .set("wal_level", "logical")
@@ -53,9 +54,16 @@ impl Wal {
             cluster.query(sql)?;
         }
         if major == 15 {
-            cluster.query(include_str!("catalog_objects.sql"))?;
+            // One statement at a time, as some must not be part of a transaction.
+            workdir
+                .external(&cluster.programs().program("psql"))
+                .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d"])
+                .arg(format!("{} dbname=postgres", cluster.conninfo()))
+                .stdin(include_str!("catalog_objects.sql"))
+                .succeed(LONG)?;
             // Images that redo is checked against.
-            cluster.query("SET wal_consistency_checking = 'all'; CREATE TABLE checked AS SELECT 1 AS i; VACUUM checked")?;
+            cluster.query("SET wal_consistency_checking = 'all'; CREATE TABLE checked AS SELECT 1 AS i; UPDATE checked SET i = 2; \
+                 CREATE UNLOGGED TABLE unlogged_with_index (i int PRIMARY KEY)")?;
         }
         cluster.stop(StopMode::Fast)?;
         let mut names: Vec<String> = std::fs::read_dir(cluster.data_dir().join("pg_wal"))?
@@ -65,7 +73,7 @@ impl Wal {
         names.sort();
         Ok(Self {
             cluster,
-            workdir: Workdir::new()?,
+            workdir,
             names,
         })
     }
@@ -171,7 +179,13 @@ fn postgresql_15_with_every_option() -> Result<()> {
             "{threads} threads give other text"
         );
     }
-    let relation = word_after(&text.stdout, ", blkref #0: rel ")?;
+    let has_block_3 = |line: &&str| word_after(line, " blk ").is_ok_and(|block| block == "3");
+    let with_block_3 = text
+        .stdout
+        .lines()
+        .find(has_block_3)
+        .context("no block 3")?;
+    let relation = word_after(with_block_3, ", blkref #0: rel ")?;
     let xid = word_after(
         text.stdout
             .lines()

@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 
 use walstream::wal::decode::WalDecoder;
 use walstream::wal::page::{LongPageHeader, PageHeader};
-use walstream::{Lsn, SegmentNumber};
+use walstream::{Lsn, ReadBuffer, SegmentNumber};
 
 use super::{Cancel, Flow, ReadError, RecordVisitor, Segment, SegmentSource, Stopped};
 
-/// Bytes read at once: what stays in a core's own cache, between being read and being checked.
-const CHUNK: usize = 256 << 10;
+/// Bytes read at once.
+const CHUNK: usize = ReadBuffer::LEN;
 
 /// Padding that is longer than this is not read.
 const SHORT_PADDING: u64 = 64;
@@ -19,7 +19,7 @@ const SHORT_PADDING: u64 = 64;
 pub struct SegmentReader<'s, S: SegmentSource> {
     source: &'s S,
     open: Option<Open<S::Segment>>,
-    buffer: Vec<u8>,
+    buffer: ReadBuffer,
 }
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl<'s, S: SegmentSource> SegmentReader<'s, S> {
         Self {
             source,
             open: None,
-            buffer: vec![0; CHUNK],
+            buffer: ReadBuffer::new(CHUNK),
         }
     }
 
@@ -168,7 +168,11 @@ impl<'s, S: SegmentSource> SegmentReader<'s, S> {
             .min(size.bytes() - offset)
             .min(until.saturating_sub(lsn));
         let wanted = usize::try_from(wanted).unwrap_or(CHUNK);
-        let buffer = self.buffer.get_mut(..wanted).unwrap_or_default();
+        let buffer = self
+            .buffer
+            .as_mut_slice()
+            .get_mut(..wanted)
+            .unwrap_or_default();
         let count = open.segment.read_full(buffer).map_err(failed)?;
         open.offset = offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         if count == 0 {
@@ -179,7 +183,7 @@ impl<'s, S: SegmentSource> SegmentReader<'s, S> {
                 is_partial: open.segment.is_partial(),
             }));
         }
-        Ok(Filled::Bytes(self.buffer.get(..count).unwrap_or_default()))
+        Ok(Filled::Bytes(self.buffer.filled(count)))
     }
 
     /// The bytes at `lsn` up to `until`, which lie in one page; fewer when the segment's file ends, none when there is none.

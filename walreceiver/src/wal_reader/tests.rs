@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
@@ -17,11 +18,11 @@ const SIZE: SegmentSize = SegmentSize::MIN;
 const FIRST: u64 = 5;
 
 /// Segments in memory.
-struct Memory(BTreeMap<u64, Vec<u8>>);
+struct Memory(BTreeMap<u64, Arc<Vec<u8>>>);
 
 struct MemorySegment {
     name: String,
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     at: usize,
 }
 
@@ -35,7 +36,7 @@ impl SegmentSource for Memory {
     fn open(&self, number: SegmentNumber) -> Result<Option<MemorySegment>, ArchiveError> {
         Ok(self.0.get(&number.0).map(|bytes| MemorySegment {
             name: format!("segment {}", number.0),
-            bytes: bytes.clone(),
+            bytes: Arc::clone(bytes),
             at: 0,
         }))
     }
@@ -256,7 +257,7 @@ fn build(steps: &[Step]) -> WalBuilder {
         match step {
             Step::Records { count, body } => {
                 for number in 0..*count {
-                    wal.record(10, 0, &vec![u8::try_from(number).unwrap(); *body]);
+                    wal.record(10, 0, &vec![u8::try_from(number % 251).unwrap(); *body]);
                 }
             }
             Step::Switch => {
@@ -320,7 +321,10 @@ fn harmed(wal: &WalBuilder, harm: Option<&Harm>) -> Memory {
         }
         _ => {}
     }
-    Memory(segments.into_iter().collect())
+    let shared = segments
+        .into_iter()
+        .map(|(number, bytes)| (number, Arc::new(bytes)));
+    Memory(shared.collect())
 }
 
 proptest! {
@@ -409,4 +413,109 @@ fn a_sink_that_has_enough_and_a_raised_flag_end_it() {
         let end = read_wal(&source, &request, &fresh, &mut joined, &cancel).unwrap();
         assert_eq!(end.stopped, Stopped::Cancelled);
     }
+}
+
+/// The bytes that belong to records, page headers and padding left out.
+fn covered(wal: &WalBuilder) -> Vec<bool> {
+    let bytes = wal.bytes();
+    let mut covered = vec![false; bytes.len()];
+    for start in &wal.starts {
+        let mut at = usize::try_from(start.0 - FIRST * SIZE.bytes()).unwrap();
+        let length: [u8; 4] = bytes[at..at + 4].try_into().unwrap();
+        for _ in 0..u32::from_le_bytes(length) {
+            if at.is_multiple_of(8192) {
+                let long = at.is_multiple_of(usize::try_from(SIZE.bytes()).unwrap());
+                at += if long { 40 } else { 24 };
+            }
+            covered[at] = true;
+            at += 1;
+        }
+    }
+    covered
+}
+
+/// A flipped bit, at ten thousand places of WAL: it is found, at an LSN that leads to it, or it is where nothing is kept.
+#[test]
+fn a_flipped_bit_is_found_or_lies_outside_every_record() {
+    const PLACES: usize = 10_000;
+    let wal = build(&[
+        Step::Records {
+            count: 400,
+            body: 77,
+        },
+        Step::Records {
+            count: 60,
+            body: 8300,
+        },
+        Step::Records {
+            count: 3000,
+            body: 20,
+        },
+        Step::Records {
+            count: 1,
+            body: 300_000,
+        },
+        Step::Records {
+            count: 100,
+            body: 5000,
+        },
+    ]);
+    let covered = covered(&wal);
+    let mut source = harmed(&wal, None);
+    let size = usize::try_from(SIZE.bytes()).unwrap();
+    let (mut found, mut harmless) = (0, 0);
+    for place in 0..PLACES {
+        // Places all over, and each bit in turn; a tenth of them in page headers.
+        let mut at = place.wrapping_mul(7_368_787) % wal.bytes().len();
+        if place % 10 == 0 {
+            at = at / 8192 * 8192 + place / 10 % 40;
+        }
+        let lsn = Lsn(FIRST * SIZE.bytes() + u64::try_from(at).unwrap());
+        let page = lsn.page_start(dialect().wal_page_size);
+        // From the page before the record to the page after it.
+        let after = wal.starts.partition_point(|start| *start <= lsn);
+        let start = wal.starts[after.saturating_sub(1)].page_start(dialect().wal_page_size);
+        let end = wal.starts.get(after).copied().unwrap_or(wal.end());
+        let window = ReadRequest {
+            from: Lsn(start.0.saturating_sub(8192).max(FIRST * SIZE.bytes())),
+            ..request(1, 1 << 20, (end.max(page) + 2 * 8192).min(wal.end()))
+        };
+        let (seen, stopped, _, _) = read(&source, &window, usize::MAX, None);
+        assert_eq!(stopped, Stopped::Reached);
+        let mut flip = || {
+            let segment = source.0.get_mut(&lsn.segment_number(SIZE).0).unwrap();
+            Arc::get_mut(segment).unwrap()[at % size] ^= 1 << (place % 8);
+        };
+        flip();
+        let (now, stopped, _, _) = read(&source, &window, usize::MAX, None);
+        let mut flip = || {
+            let segment = source.0.get_mut(&lsn.segment_number(SIZE).0).unwrap();
+            Arc::get_mut(segment).unwrap()[at % size] ^= 1 << (place % 8);
+        };
+        flip();
+        assert!(seen.starts_with(&now), "{lsn}: other records");
+        match stopped {
+            Stopped::Fault(fault) => {
+                // A page that claims a later timeline is found by the next one.
+                let named = fault.lsn();
+                assert!(
+                    window.from <= named && named <= page + 8192,
+                    "{lsn}: {fault}"
+                );
+                found += 1;
+            }
+            other => {
+                assert_eq!(other, Stopped::Reached, "{lsn}");
+                assert_eq!(now, seen, "{lsn}: a record is gone");
+                // A record that goes on behind the window is not complete in it.
+                let last = seen.last().map_or(window.from, |last| last.1);
+                assert!(
+                    !covered[at] || lsn >= last,
+                    "{lsn}: not found, but in a record"
+                );
+                harmless += 1;
+            }
+        }
+    }
+    assert!(found > PLACES / 2 && harmless > 0, "{found} {harmless}");
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use walstream::wal::decode::WalDecoder;
+use walstream::{Lsn, TimelineId};
 
 use super::input::WalInput;
 use super::output::Output;
@@ -52,8 +53,9 @@ pub(super) fn follow<'p, W: Write>(
             end.stopped = Stopped::Cancelled;
             return Ok(end);
         }
+        let shown_along = input.view().history().timeline();
         input.refresh()?;
-        require_same_history(input, &end.decoder)?;
+        require_same_history(input, shown_along, end.decoder.valid_end())?;
         reader.reopen();
         if end.decoder.error().is_some() {
             end.decoder = taken_up(&end.decoder);
@@ -88,15 +90,16 @@ pub(super) fn taken_up(decoder: &WalDecoder) -> WalDecoder {
     }
 }
 
-/// Makes sure that the timeline that is followed now contains what was shown.
-fn require_same_history(input: &WalInput, decoder: &WalDecoder) -> Result<(), WaldumpError> {
-    let Some(timeline) = decoder.timeline() else {
-        return Ok(());
-    };
+/// Makes sure that the timeline that is followed now contains what was shown along an earlier one. (Pages do not tell which
+/// timeline was shown: the first records of a timeline are often on a page that its ancestor began.)
+fn require_same_history(
+    input: &WalInput,
+    shown_along: TimelineId,
+    shown: Lsn,
+) -> Result<(), WaldumpError> {
     let view = input.view();
     let history = view.history();
-    let shown = decoder.valid_end();
-    match history.switch_point(timeline) {
+    match history.switch_point(shown_along) {
         Some(switch_lsn) if switch_lsn < shown => Err(WaldumpError::Diverged {
             timeline: history.timeline(),
             switch_lsn,

@@ -279,18 +279,27 @@ fn find_archive(place: Option<&str>, file: Option<&str>) -> Result<Archive, Wald
         match Archive::open(&location, &ArchiveOptions::default()) {
             Ok(archive) if file.is_none_or(|file| has_file(&archive, file)) => return Ok(archive),
             Ok(_) => {}
+            // Of several places without WAL, the one that looks as if it had some is meant.
             Err(error) => {
-                refusal.get_or_insert(error);
+                let is_empty = matches!(error, ArchiveError::NoSegments { segments: 0, .. });
+                if refusal.is_none() || !is_empty {
+                    refusal = Some(error);
+                }
             }
         }
     }
+    let is_empty = matches!(
+        refusal,
+        None | Some(ArchiveError::NoSegments { segments: 0, .. })
+    );
     Err(match (file, refusal) {
-        (_, Some(error)) => error.into(),
-        (Some(file), None) => WaldumpError::NoFile {
+        (Some(file), _) if is_empty => WaldumpError::NoFile {
             name: file.to_owned(),
             place: place.unwrap_or(".").to_owned(),
         },
-        (None, None) => WaldumpError::NoWal,
+        (None, _) if is_empty && place.is_none() => WaldumpError::NoWal,
+        (_, Some(error)) => error.into(),
+        (_, None) => WaldumpError::NoWal,
     })
 }
 

@@ -437,6 +437,8 @@ impl BlockScan {
     pub(crate) const SAME_REL: u8 = 0x80;
 
     /// Reads the header of one block reference after its id, which was at `offset`.
+    // Every record has one or two of these: inlined, nothing of it passes through memory.
+    #[inline]
     fn next(
         &mut self,
         id: u8,
@@ -452,8 +454,8 @@ impl BlockScan {
             });
         }
         self.last_id = Some(id);
-        let flags = reader.u8()?;
-        let data_len = reader.u16_le()?;
+        let [flags, low, high] = reader.array()?;
+        let data_len = u16::from_le_bytes([low, high]);
         if (flags & Self::HAS_DATA != 0) != (data_len > 0) {
             return Err(RecordFault::BlockData {
                 offset,
@@ -467,10 +469,11 @@ impl BlockScan {
             Some(Image::parse_header(reader, dialect)?)
         };
         if flags & Self::SAME_REL == 0 {
+            let [t0, t1, t2, t3, d0, d1, d2, d3, r0, r1, r2, r3] = reader.array()?;
             self.locator = Some(RelFileLocator {
-                tablespace: reader.u32_le()?,
-                database: reader.u32_le()?,
-                relation: reader.u32_le()?,
+                tablespace: u32::from_le_bytes([t0, t1, t2, t3]),
+                database: u32::from_le_bytes([d0, d1, d2, d3]),
+                relation: u32::from_le_bytes([r0, r1, r2, r3]),
             });
         }
         let number = flags & Self::FORK_MASK;
