@@ -49,6 +49,22 @@ pub trait Storage: Send + Sync + 'static {
     /// `NotFound` when there is no such file.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
 
+    /// Opens an existing file for reading only, which also works where it may not be written.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such file.
+    fn open_to_read(&self, path: &Path) -> io::Result<Self::File> {
+        self.open(path)
+    }
+
+    /// Size of a file in bytes, which need not be readable.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such file.
+    fn size_of(&self, path: &Path) -> io::Result<u64> {
+        self.size(&self.open(path)?)
+    }
+
     /// Size of an open file in bytes.
     ///
     /// # Errors
@@ -128,6 +144,14 @@ impl Storage for DiskStorage {
 
     fn open(&self, path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).open(path)
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    fn size_of(&self, path: &Path) -> io::Result<u64> {
+        Ok(std::fs::metadata(path)?.len())
     }
 
     fn size(&self, file: &File) -> io::Result<u64> {
