@@ -100,6 +100,12 @@ pub trait Storage: Send + Sync + 'static {
     /// The system's. After one, nothing may be assumed about any byte since the last success.
     fn sync_data(&self, file: &Self::File) -> io::Result<()>;
 
+    /// Tells the system that a file's bytes, which were synced, will not be read soon: it may use their memory again. A
+    /// hint; a storage that keeps nothing in memory ignores it.
+    fn release_memory(&self, file: &Self::File) {
+        let _ = file;
+    }
+
     /// Waits until the entries of a directory are on the disk (`fsync` of the directory).
     ///
     /// # Errors
@@ -187,6 +193,11 @@ impl Storage for DiskStorage {
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
         file.sync_data()
+    }
+
+    fn release_memory(&self, file: &File) {
+        // A file system that does not know the hint does no worse without it.
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {

@@ -5,14 +5,13 @@
 //! beside it, and replaces it then. A file that was closed, or flushed, can be decompressed up to there.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read};
-use std::path::Path;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use walstream::Lsn;
 
-use super::decoder::decoder;
+use super::decoder::readable_bytes;
 use super::directory::{Archive, PARTIAL_SUFFIX, cannot_open};
 use super::encoder::{Encoder, Output};
 use super::error::ArchiveError;
@@ -54,10 +53,10 @@ impl<F> CompressedSegment<F> {
         let partial_name = format!("{segment}{suffix}{PARTIAL_SUFFIX}");
         let held = match archive.open(&partial_name, lsn)? {
             Some(file) => {
-                let held = held_bytes(archive, &partial_name);
+                let path = archive.path.join(&partial_name);
+                let held = readable_bytes(&archive.storage, &path, archive.compression);
                 // It counts as durable from now on, for as long as the new file holds less.
-                archive.sync_file(&file, &partial_name, lsn)?;
-                archive.sync_names(lsn)?;
+                make_durable(archive, &file, &partial_name, lsn)?;
                 held
             }
             None => 0,
@@ -218,21 +217,25 @@ impl<F> CompressedSegment<F> {
     }
 }
 
-/// How many bytes of WAL a compressed file holds that may have no end.
-fn held_bytes<S: Storage>(archive: &Archive<S>, name: &str) -> u64 {
-    let reader = decoder(
-        &archive.storage,
-        Path::new(&archive.path.join(name)),
-        archive.compression,
-    );
-    let Ok(mut reader) = reader else { return 0 };
-    let mut chunk = vec![0; 64 << 10];
-    let mut held = 0;
-    while let Ok(count) = reader.read(&mut chunk) {
-        if count == 0 {
+/// Writes a file over itself and syncs it. A sync alone would prove nothing of pages that a failed sync of an earlier run
+/// left, which the system takes for clean.
+fn make_durable<S: Storage>(
+    archive: &Archive<S>,
+    file: &S::File,
+    name: &str,
+    lsn: Lsn,
+) -> Result<(), ArchiveError> {
+    let mut chunk = vec![0; WRITE_SIZE];
+    let mut offset = 0;
+    loop {
+        let read = archive.storage.read_at(file, &mut chunk, offset);
+        let count = read.map_err(|source| cannot_open(name, lsn, source))?;
+        let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else {
             break;
-        }
-        held += count as u64;
+        };
+        archive.write_all(file, name, &mut [IoSlice::new(bytes)], offset, lsn)?;
+        offset += count as u64;
     }
-    held
+    archive.sync_file(file, name, lsn)?;
+    archive.sync_names(lsn)
 }

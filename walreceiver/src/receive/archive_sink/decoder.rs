@@ -3,8 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
-
+use super::gzip_reader::GzipReader;
 use crate::receive::compression::Compression;
 use crate::wal_sink::Storage;
 
@@ -24,13 +23,32 @@ pub fn decoder<'a, S: Storage>(
     };
     Ok(match compression {
         Compression::None => Box::new(file),
-        Compression::Gzip(_) => Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(
-            64 << 10,
-            file,
-        ))),
+        Compression::Gzip(_) => Box::new(GzipReader::new(file)),
         Compression::Lz4(_) => Box::new(lz4::Decoder::new(file)?),
         Compression::Zstd(_) => Box::new(zstd::Decoder::new(file)?),
     })
+}
+
+/// How many bytes of what a file holds can be decompressed: all, or those before its damaged or missing end. A file that
+/// was being written when the power went may end in anything.
+pub fn readable_bytes<S: Storage>(storage: &S, path: &Path, compression: Compression) -> u64 {
+    let count = |from: u64, step: usize| {
+        let mut reader = decoder(storage, path, compression).ok()?;
+        io::copy(&mut reader.by_ref().take(from), &mut io::sink()).ok()?;
+        let mut chunk = vec![0; step];
+        let mut count = from;
+        while let Ok(read) = reader.read(&mut chunk) {
+            if read == 0 {
+                break;
+            }
+            count += read as u64;
+        }
+        Some(count)
+    };
+    // A decompressor that meets the damage keeps what it had before it in the same call: the rest is read byte by byte.
+    count(0, 64 << 10)
+        .and_then(|most| count(most, 1))
+        .unwrap_or_default()
 }
 
 /// A file of a storage, read from its start on.

@@ -76,6 +76,10 @@ impl Storage for ArchiveDisk {
         DiskStorage.sync_data(file)
     }
 
+    fn release_memory(&self, file: &File) {
+        DiskStorage.release_memory(file);
+    }
+
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         DiskStorage.sync_directory(directory)
     }

@@ -19,12 +19,13 @@ mod directory;
 mod disk;
 mod encoder;
 mod error;
+mod gzip_reader;
 mod plain_segment;
 mod sink;
 #[cfg(test)]
 mod tests;
 
-pub use decoder::decoder;
+pub use decoder::{decoder, readable_bytes};
 pub use directory::{Archive, ArchiveSync, PARTIAL_SUFFIX};
 pub use disk::ArchiveDisk;
 pub use error::{ArchiveError, archive_error};

@@ -132,6 +132,9 @@ impl<F> PlainSegment<F> {
         lsn: Lsn,
     ) -> Result<String, ArchiveError> {
         archive.sync_file(&self.file, &self.name, lsn)?;
+        // The next segment then uses the same memory, which costs less than to get it anew; and what is archived does
+        // not push out what the machine needs.
+        archive.storage.release_memory(&self.file);
         archive.rename(&self.name, segment)?;
         archive.sync_names(lsn)?;
         Ok(segment.to_owned())
