@@ -84,7 +84,7 @@ impl<F> CompressedSegment<F> {
         })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn partial_name(&self) -> &str {
         &self.partial_name
     }
 

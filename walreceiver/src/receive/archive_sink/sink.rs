@@ -119,7 +119,7 @@ impl<S: Storage> ArchiveSink<S> {
                 segment.name().to_owned()
             }
             OpenSegment::Compressed(segment) => {
-                let name = segment.name().to_owned();
+                let name = segment.partial_name().to_owned();
                 segment.leave(&self.archive, self.position)?;
                 name
             }
