@@ -137,6 +137,9 @@ fn a_promotion_that_it_slept_through() -> Result<()> {
         let mut primary = primary()?;
         let standby = started_standby(&primary)?;
         let (ours, theirs) = (Receivewal::ours()?, Receivewal::theirs(primary.programs())?);
+        // Inside a segment, so that they hold something of it.
+        primary.query("SELECT pg_switch_wal()")?;
+        primary.query("INSERT INTO t VALUES (0)")?;
         let first = Lsn(primary.flush_lsn()?.0 - 1).to_string();
         let conninfo = primary.conninfo();
         for side in [&ours, &theirs] {
