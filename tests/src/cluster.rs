@@ -233,6 +233,25 @@ impl Cluster {
         Ok(Some(self.query(&sql)?).filter(|value| !value.is_empty()))
     }
 
+    /// Waits until the standby with this application name was sent `lsn` or more.
+    ///
+    /// # Errors
+    /// When it is not within `deadline`.
+    pub fn wait_for_sent(
+        &self,
+        application_name: &str,
+        lsn: Lsn,
+        deadline: Duration,
+    ) -> Result<()> {
+        wait_for(&format!("{lsn} for {application_name}"), deadline, || {
+            let sent = self.standby_column(application_name, "sent_lsn")?;
+            Ok(sent
+                .map(|text| text.parse::<Lsn>())
+                .transpose()?
+                .is_some_and(|sent| sent >= lsn))
+        })
+    }
+
     /// Waits until the standby with this application name has reported `lsn` or more as flushed.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod exit;
 pub mod init;
 pub mod mirror;
+pub mod receive;
 pub mod run;
 pub mod status;
 pub mod wal_reader;

@@ -42,11 +42,16 @@ enum Command {
     Activate(crate::activate::options::ActivateArgs),
     Demo(crate::demo::DemoArgs),
     Waldump(crate::waldump::options::WaldumpArgs),
+    Receive(crate::receive::ReceiveArgs),
 }
 
 /// Parses the process's arguments, does what they say, and returns the exit code.
 #[must_use]
 pub fn main() -> Exit {
+    if crate::receive::called_as_pg_receivewal() {
+        let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        return crate::receive::main(&arguments);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -63,9 +68,14 @@ pub fn main() -> Exit {
     let default_level = match cli.command {
         // What its receiver would log is what the demonstration shows.
         Command::Demo(_) => "error",
+        Command::Receive(_) => "warn",
         _ => "info",
     };
     logging::install(&cli.log, default_level);
+    if let Command::Receive(args) = &cli.command {
+        // It says everything itself, and has a runtime of its own.
+        return crate::receive::main(&args.arguments);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -91,6 +101,7 @@ async fn dispatch(command: Command) -> Exit {
         Command::Activate(args) => crate::activate::run_command(args).await,
         Command::Demo(args) => crate::demo::run_command(args).await,
         Command::Waldump(args) => crate::waldump::run_command(args).await,
+        Command::Receive(args) => crate::receive::main(&args.arguments),
     }
 }
 

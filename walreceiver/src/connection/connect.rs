@@ -65,6 +65,7 @@ async fn search(
             Err(failure) => {
                 failures.push(FailedAttempt {
                     peer: host.to_string(),
+                    location: host.name.clone().unwrap_or_else(|| host.to_string()),
                     failure,
                 });
                 continue;
@@ -79,6 +80,7 @@ async fn search(
             let next = after(&failure);
             failures.push(FailedAttempt {
                 peer: target.describe(host),
+                location: target.locate(host),
                 failure,
             });
             match next {
@@ -132,6 +134,7 @@ async fn try_target(
                 {
                     failures.push(FailedAttempt {
                         peer: target.describe(host),
+                        location: target.locate(host),
                         failure,
                     });
                 }

@@ -21,6 +21,9 @@ pub struct ConnectError {
 pub struct FailedAttempt {
     /// `host:port`, or the path of the socket.
     pub peer: String,
+    /// The same in libpq's words: `server at "host" (address), port 5432`, or `server on socket "path"`; for a host that
+    /// was not found, its name.
+    pub location: String,
     /// What happened.
     pub failure: AttemptFailure,
 }

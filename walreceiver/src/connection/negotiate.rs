@@ -52,6 +52,25 @@ impl Target {
             Self::Unix(_) => host.to_string(),
         }
     }
+
+    /// As libpq names it.
+    ///
+    /// # Source
+    /// `emitHostIdentityInfo` in `src/interfaces/libpq/fe-connect.c`.
+    pub(super) fn locate(&self, host: &Host) -> String {
+        match self {
+            Self::Tcp(address) => {
+                let (ip, port) = (address.ip().to_string(), address.port());
+                match host.name.as_deref() {
+                    Some(name) if name != ip => {
+                        format!("server at \"{name}\" ({ip}), port {port}")
+                    }
+                    _ => format!("server at \"{ip}\", port {port}"),
+                }
+            }
+            Self::Unix(_) => format!("server on socket \"{host}\""),
+        }
+    }
 }
 
 /// The attempts that an `sslmode` allows, in their order. Unix sockets never speak TLS.

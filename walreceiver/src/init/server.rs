@@ -96,7 +96,7 @@ async fn identify(connection: &mut Connection) -> Result<IdentifySystem, InitErr
 }
 
 /// Runs a replication command that answers with rows.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     connection: &mut Connection,
     command: &Command,
 ) -> Result<ResultSet, ConnectionError> {
@@ -105,7 +105,7 @@ pub(super) async fn ask(
 }
 
 /// The first row's columns; none when there is no row.
-pub(super) fn first_row(result: &ResultSet) -> Vec<Option<&[u8]>> {
+pub(crate) fn first_row(result: &ResultSet) -> Vec<Option<&[u8]>> {
     result
         .rows
         .first()
@@ -195,7 +195,7 @@ async fn show(connection: &mut Connection, name: &str) -> Result<String, Connect
 }
 
 /// A size in bytes as `SHOW` prints it, with a unit.
-fn parse_size(text: &str) -> Option<u32> {
+pub(crate) fn parse_size(text: &str) -> Option<u32> {
     let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let number: u32 = digits.parse().ok()?;
     let factor = match text.get(digits.len()..)? {

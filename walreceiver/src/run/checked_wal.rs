@@ -1,7 +1,7 @@
 //! [`CheckedWal`]: what was received so far, proven record by record.
 
 use walstream::wal::decode::{DecodeError, WalDecoder};
-use walstream::{Dialect, Lsn, SystemIdentifier};
+use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier};
 
 /// Checks each byte of WAL before it is written, and counts.
 ///
@@ -56,6 +56,12 @@ impl CheckedWal {
         self.last_record = self.decoder.last_record().or(self.last_record);
         self.bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         Ok(())
+    }
+
+    /// Size of the server's segments.
+    #[must_use]
+    pub const fn segment_size(&self) -> SegmentSize {
+        self.decoder.dialect().segment_size
     }
 
     /// LSN of the next byte.

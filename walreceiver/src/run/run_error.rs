@@ -229,7 +229,7 @@ impl RunError {
 
 fn stream_next_step(error: &StreamError) -> &'static str {
     match error {
-        StreamError::Connection(error) => next_step(error),
+        StreamError::Connection(error) | StreamError::Start(error) => next_step(error),
         _ => "",
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use walstream::protocol::command::{Command, Grammar};
+use walstream::protocol::copy::{PrimaryMessage, XLogData};
 use walstream::protocol::identify::NextTimeline;
 use walstream::protocol::receiver::{Receiver, ReceiverConfig, ReceiverError, ReceiverEvent};
 use walstream::{Lsn, PgTimestamp, TimelineId};
@@ -32,7 +33,8 @@ pub enum Stop {
     /// Not.
     #[default]
     Never,
-    /// Once WAL up to here came, after flushing it.
+    /// Once WAL up to here came, after flushing it: at the end of the message that brought it, or of the segment where that
+    /// comes first.
     At(Lsn),
     /// Now, after flushing what came.
     Now,
@@ -149,7 +151,11 @@ async fn start_replication(
     };
     let grammar = Grammar::for_version(connection.server_version());
     connection.send_query(&command.format(grammar)).await?;
-    match connection.next_message().await? {
+    match connection
+        .next_message()
+        .await
+        .map_err(StreamError::Start)?
+    {
         BackendMessage::CopyBothResponse => Ok(None),
         BackendMessage::RowDescription(_) => Ok(Some(read_next_timeline(connection).await?)),
         other => Err(unexpected(&other, "CopyBothResponse").into()),
@@ -176,6 +182,7 @@ struct Stream<'a, D, O> {
 impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
     async fn run(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<StreamEnd, StreamError> {
         loop {
+            self.destination.settle()?;
             self.drain().await?;
             let wish = *stop.borrow_and_update();
             if self.is_reached(wish) {
@@ -184,12 +191,13 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
             let deadline = self.receiver.poll_timeout();
             tokio::select! {
                 message = self.connection.next_message() => {
-                    if self.handle(message?).await? {
+                    if self.handle(message?, wish).await? {
                         return self.end_of_timeline().await;
                     }
                     for _ in 0..MESSAGES_PER_ROUND {
+                        if self.is_reached(*stop.borrow()) { break }
                         let Some(message) = self.connection.try_buffered_message()? else { break };
-                        if self.handle(message).await? {
+                        if self.handle(message, wish).await? {
                             return self.end_of_timeline().await;
                         }
                     }
@@ -215,9 +223,9 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
     }
 
     /// Handles one message. Gives true when the server ended the stream.
-    async fn handle(&mut self, message: BackendMessage) -> Result<bool, StreamError> {
+    async fn handle(&mut self, message: BackendMessage, stop: Stop) -> Result<bool, StreamError> {
         let payload = match message {
-            BackendMessage::CopyData(payload) => payload,
+            BackendMessage::CopyData(payload) => self.up_to_stop(payload, stop),
             BackendMessage::CopyDone => {
                 self.receiver.handle_copy_done();
                 return Ok(true);
@@ -238,6 +246,25 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
         Ok(false)
     }
 
+    /// A payload without the WAL behind the end of the segment in which the stream is to stop.
+    fn up_to_stop(&self, mut payload: Bytes, stop: Stop) -> Bytes {
+        if let Stop::At(lsn) = stop
+            && let Ok(PrimaryMessage::XLogData(data)) = PrimaryMessage::parse(&payload)
+            && data.end_lsn() > lsn
+        {
+            let segment_size = self.wal.segment_size();
+            let last = lsn
+                .max(data.start_lsn + 1)
+                .prev_segment_number(segment_size);
+            let room = last.next().start_lsn(segment_size).unwrap_or(Lsn::MAX).0 - data.start_lsn.0;
+            let length = usize::try_from(room)
+                .unwrap_or(usize::MAX)
+                .min(data.data.len());
+            payload.truncate(XLogData::HEADER_LEN + length);
+        }
+        payload
+    }
+
     async fn keep(&mut self, start_lsn: Lsn, data: Bytes) -> Result<(), StreamError> {
         let valid_end = self.wal.valid_end();
         self.wal
@@ -250,7 +277,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
 
     /// Takes over the destination's progress and does what the state machine wants.
     async fn drain(&mut self) -> Result<(), StreamError> {
-        let progress = self.progress.current();
+        let progress = self.progress.observe()?;
         // After a timeline switch the destination may hold more than this stream has reached.
         let received = self.receiver.received_lsn();
         self.receiver.handle_written(
@@ -265,6 +292,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
                 .min(received)
                 .max(self.receiver.flushed_lsn()),
         )?;
+        let whole = self.boundaries.flushed(self.receiver.flushed_lsn());
         if self.receiver.wants_flush() && self.flush_asked < received {
             self.flush_asked = received;
             self.destination.flush_now()?;
@@ -275,7 +303,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
         {
             self.observer.acknowledge(TimelinePosition {
                 timeline: self.receiver.timeline(),
-                lsn: self.boundaries.flushed(self.receiver.flushed_lsn()),
+                lsn: whole,
             })?;
             // The first one asks for an answer, so that an idle server says at once where its WAL ends.
             update.reply_requested |= std::mem::take(&mut self.is_first_update);

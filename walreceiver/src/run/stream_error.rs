@@ -17,6 +17,9 @@ pub enum StreamError {
     /// The connection failed, or the server refused.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
+    /// The server refused to start the stream, or was lost before it did.
+    #[error(transparent)]
+    Start(ConnectionError),
     /// The server said goodbye in order, as it does when it shuts down.
     #[error("the server ended the stream: it is shutting down")]
     ServerEnded,
@@ -50,7 +53,7 @@ impl StreamError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Connection(error) => error.exit(),
+            Self::Connection(error) | Self::Start(error) => error.exit(),
             Self::ServerEnded | Self::Receiver(ReceiverError::Timeout { .. }) => Exit::Unreachable,
             Self::Receiver(ReceiverError::BadProgress { .. }) => Exit::Failure,
             Self::Receiver(_) | Self::Protocol(_) | Self::BadWal { .. } => Exit::Corrupt,
@@ -66,7 +69,7 @@ impl StreamError {
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         match self {
-            Self::Connection(error) => error.recovery(),
+            Self::Connection(error) | Self::Start(error) => error.recovery(),
             Self::ServerEnded
             | Self::Receiver(ReceiverError::Timeout { .. })
             | Self::BadWal { .. } => Recovery::Passing,

@@ -25,6 +25,15 @@ pub trait WalDestination: Send {
         bytes: Bytes,
     ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
+    /// Nothing more has arrived for now, and the receiver is about to wait: what was taken is to be written and, where
+    /// somebody waits for it, flushed. A destination that works on its own threads has nothing to do here.
+    ///
+    /// # Errors
+    /// What the destination died of.
+    fn settle(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Where progress is reported. The receiver loop sends the server what it reads here and nothing else.
     fn progress(&self) -> ProgressReceiver;
 

@@ -119,6 +119,18 @@ impl ProgressReceiver {
         self.state.borrow().progress
     }
 
+    /// What was reported last, which [`ProgressReceiver::changed`] then does not wake up for.
+    ///
+    /// # Errors
+    /// What the sink died of.
+    pub fn observe(&mut self) -> Result<SinkProgress, SinkError> {
+        let state = self.state.borrow_and_update();
+        match &state.failure {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(state.progress),
+        }
+    }
+
     /// Waits until progress differs from what this receiver saw last. Cancel-safe.
     ///
     /// # Errors

@@ -49,6 +49,22 @@ pub trait Storage: Send + Sync + 'static {
     /// `NotFound` when there is no such file.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
 
+    /// Opens an existing file for reading only, which also works where it may not be written.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such file.
+    fn open_to_read(&self, path: &Path) -> io::Result<Self::File> {
+        self.open(path)
+    }
+
+    /// Size of a file in bytes, which need not be readable.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such file.
+    fn size_of(&self, path: &Path) -> io::Result<u64> {
+        self.size(&self.open(path)?)
+    }
+
     /// Size of an open file in bytes.
     ///
     /// # Errors
@@ -83,6 +99,12 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// The system's. After one, nothing may be assumed about any byte since the last success.
     fn sync_data(&self, file: &Self::File) -> io::Result<()>;
+
+    /// Tells the system that a file's bytes, which were synced, will not be read soon: it may use their memory again. A
+    /// hint; a storage that keeps nothing in memory ignores it.
+    fn release_memory(&self, file: &Self::File) {
+        let _ = file;
+    }
 
     /// Waits until the entries of a directory are on the disk (`fsync` of the directory).
     ///
@@ -130,6 +152,14 @@ impl Storage for DiskStorage {
         OpenOptions::new().read(true).write(true).open(path)
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    fn size_of(&self, path: &Path) -> io::Result<u64> {
+        Ok(std::fs::metadata(path)?.len())
+    }
+
     fn size(&self, file: &File) -> io::Result<u64> {
         Ok(file.metadata()?.len())
     }
@@ -163,6 +193,11 @@ impl Storage for DiskStorage {
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
         file.sync_data()
+    }
+
+    fn release_memory(&self, file: &File) {
+        // A file system that does not know the hint does no worse without it.
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {

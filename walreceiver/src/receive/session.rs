@@ -1,0 +1,412 @@
+//! One connection's life: where receiving begins, and its streams of WAL through however many timelines.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use walstream::protocol::identify::NextTimeline;
+use walstream::protocol::receiver::{ReceiverConfig, ReportAtOnce};
+use walstream::timeline::TimelineHistory;
+use walstream::{Dialect, Lsn, SystemIdentifier, TimelineId};
+
+use super::archive_sink::{
+    Archive, ArchiveDisk, ArchiveSink, ArchiveSync, FinishedFile, FinishedFiles, archive_error,
+    decoder,
+};
+use super::compression::Compression;
+use super::messages::Messages;
+use super::options::Options;
+use super::receive_error::ReceiveError;
+use super::server;
+use super::start_position::{StartPosition, newest_segment};
+use crate::connection::{Connection, ConnectionError};
+use crate::mirror::durable::FileError;
+use crate::mirror::flushed::TimelinePosition;
+use crate::run::checked_wal::CheckedWal;
+use crate::run::stream::{
+    Stop, StreamEnd, StreamObserver, StreamRequest, StreamStatus, stream_wal,
+};
+use crate::run::stream_error::StreamError;
+use crate::wal_sink::{SinkError, WalDestination};
+
+/// What stays the same through all connections of a run.
+#[derive(Debug)]
+pub struct Receiving<'a> {
+    /// What is asked for.
+    pub options: &'a Options,
+    /// The archive's directory.
+    pub directory: PathBuf,
+    /// Format of the server's WAL.
+    pub dialect: Dialect,
+    /// The server, once it said who it is.
+    pub system: Option<SystemIdentifier>,
+    /// Says what happens.
+    pub messages: Messages,
+    /// When to end.
+    pub stop: watch::Receiver<Stop>,
+    /// Where the last stream was, for the message about a new timeline.
+    pub last: Option<StartPosition>,
+}
+
+impl Receiving<'_> {
+    /// Receives over one connection until it is told to stop.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]: whatever else ended it.
+    ///
+    /// # Source
+    /// `StreamLog` in `src/bin/pg_basebackup/pg_receivewal.c`, `ReceiveXlogStream` in `receivelog.c`.
+    pub async fn run(&mut self, mut connection: Connection) -> Result<(), ReceiveError> {
+        server::check_version(&connection)?;
+        let identity = server::identify(&mut connection).await?;
+        self.check_system(identity.system_identifier)?;
+        let archive = Archive {
+            storage: ArchiveDisk::of_server(server::directory_mode(&mut connection).await?),
+            path: self.directory.clone(),
+            segment_size: self.dialect.segment_size,
+            compression: self.options.compression,
+            sync: match self.options {
+                Options { no_sync: true, .. } => ArchiveSync::Never,
+                Options {
+                    synchronous: true, ..
+                } => ArchiveSync::AtOnce,
+                _ => ArchiveSync::AtSegmentEnd,
+            },
+        };
+        let start = match self.local_start(&archive, identity.system_identifier)? {
+            Some(start) => start,
+            None => self
+                .slot_start(&mut connection)
+                .await?
+                .unwrap_or(StartPosition {
+                    lsn: identity.flush_lsn,
+                    timeline: identity.timeline,
+                }),
+        };
+        let lsn = start.lsn.segment_start(archive.segment_size);
+        let timeline = start.timeline;
+        self.messages.verbose(&format!(
+            "starting log streaming at {lsn} (timeline {timeline})"
+        ));
+        if timeline > identity.timeline {
+            return Err(ReceiveError::NoTimeline { timeline });
+        }
+        let mut sink = ArchiveSink::new(archive, timeline, lsn, self.finished_files());
+        let ended = self.timelines(&mut connection, &mut sink, start).await;
+        // Whatever ended it, the file is whole as far as it goes.
+        let left = sink.end_segment();
+        ended?;
+        left?;
+        connection.terminate().await;
+        Ok(())
+    }
+
+    /// Refuses another server than the one before.
+    fn check_system(&mut self, found: SystemIdentifier) -> Result<(), ReceiveError> {
+        match self.system.replace(found) {
+            Some(expected) if expected != found => Err(ReceiveError::OtherSystem {
+                what: "what was received before".to_owned(),
+                expected,
+                found,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the archive says that receiving begins.
+    fn local_start(
+        &self,
+        archive: &Archive<ArchiveDisk>,
+        system: SystemIdentifier,
+    ) -> Result<Option<StartPosition>, ReceiveError> {
+        let Some(newest) = newest_segment(archive, &self.messages)? else {
+            return Ok(None);
+        };
+        match newest.system_identifier(archive) {
+            // A file that is all zeros yet says nothing.
+            Some(expected) if expected != system && expected.0 != 0 => {
+                return Err(ReceiveError::OtherSystem {
+                    what: archive.path.join(newest.file_name).display().to_string(),
+                    expected,
+                    found: system,
+                });
+            }
+            _ => {}
+        }
+        Ok(Some(StartPosition {
+            lsn: newest.start_lsn(archive.segment_size),
+            timeline: newest.segment.timeline,
+        }))
+    }
+
+    /// Where the slot says that receiving begins.
+    async fn slot_start(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Option<StartPosition>, ReceiveError> {
+        let Some(slot) = &self.options.slot else {
+            return Ok(None);
+        };
+        let position = server::slot_position(connection, slot).await?;
+        Ok(position.and_then(|position| {
+            Some(StartPosition {
+                lsn: position.restart_lsn?,
+                timeline: position.restart_timeline?,
+            })
+        }))
+    }
+
+    fn finished_files(&self) -> Box<dyn FinishedFiles> {
+        let messages = self.messages.clone();
+        Box::new(move |file: FinishedFile| {
+            if let Some(end) = file.end_lsn {
+                messages.verbose(&format!(
+                    "finished segment at {end} (timeline {})",
+                    file.timeline
+                ));
+            }
+        })
+    }
+
+    /// Streams one timeline after the other.
+    async fn timelines(
+        &mut self,
+        connection: &mut Connection,
+        sink: &mut ArchiveSink<ArchiveDisk>,
+        start: StartPosition,
+    ) -> Result<(), ReceiveError> {
+        let mut timeline = start.timeline;
+        loop {
+            keep_histories(connection, sink, timeline).await?;
+            if self.is_to_stop(sink.position(), timeline) {
+                return Ok(());
+            }
+            match self.stream(connection, sink, timeline).await? {
+                None => return Ok(()),
+                Some(next) => {
+                    sink.switch_timeline(next.timeline, next.start_lsn)
+                        .await
+                        .map_err(sink_error)?;
+                    timeline = next.timeline;
+                }
+            }
+        }
+    }
+
+    /// Streams one timeline. Gives the next, or `None` when it was to stop.
+    async fn stream(
+        &mut self,
+        connection: &mut Connection,
+        sink: &mut ArchiveSink<ArchiveDisk>,
+        timeline: TimelineId,
+    ) -> Result<Option<NextTimeline>, ReceiveError> {
+        let start = sink.position();
+        let system = self.system.unwrap_or(SystemIdentifier(0));
+        let mut wal = CheckedWal::new(self.dialect, system, start);
+        let request = StreamRequest {
+            slot: self.options.slot.clone(),
+            timeline,
+            config: self.receiver_config(),
+        };
+        let mut stop = self.stop.clone();
+        let ended = stream_wal(
+            connection,
+            sink,
+            &mut wal,
+            &request,
+            &mut Unobserved,
+            &mut stop,
+        )
+        .await;
+        let position = sink.position();
+        match ended {
+            Ok(StreamEnd::Stopped(_)) => {
+                self.is_to_stop(position, timeline);
+                self.leave_segment(sink)?;
+                // PostgreSQL's program says it when it ends the stream, and again when the server has.
+                self.is_to_stop(position, timeline);
+                Ok(None)
+            }
+            Ok(StreamEnd::NextTimeline(next)) => {
+                self.last = Some(StartPosition {
+                    lsn: position,
+                    timeline,
+                });
+                self.leave_segment(sink)?;
+                Ok(Some(next))
+            }
+            Err(error) => {
+                self.last = Some(StartPosition {
+                    lsn: position,
+                    timeline,
+                });
+                self.failed(error, sink, timeline)
+            }
+        }
+    }
+
+    /// What the failure of a stream means.
+    fn failed(
+        &mut self,
+        error: StreamError,
+        sink: &mut ArchiveSink<ArchiveDisk>,
+        timeline: TimelineId,
+    ) -> Result<Option<NextTimeline>, ReceiveError> {
+        Err(match error {
+            StreamError::Start(source) => ReceiveError::Command {
+                command: "START_REPLICATION".to_owned(),
+                source,
+            },
+            StreamError::ServerEnded => {
+                self.leave_segment(sink)?;
+                if self.is_to_stop(sink.position(), timeline) {
+                    return Ok(None);
+                }
+                ReceiveError::ServerEnded
+            }
+            StreamError::Connection(ConnectionError::Server(error)) => {
+                self.leave_segment(sink)?;
+                ReceiveError::Terminated(error.to_string())
+            }
+            StreamError::Connection(error) => ReceiveError::Lost(error),
+            StreamError::BadWal { source, valid_end } => {
+                ReceiveError::Damaged { source, valid_end }
+            }
+            StreamError::Sink(error) => sink_error(error),
+            error => ReceiveError::Stream(error),
+        })
+    }
+
+    /// Ends the segment that is not complete, and says so.
+    fn leave_segment(&self, sink: &mut ArchiveSink<ArchiveDisk>) -> Result<(), ReceiveError> {
+        if let Some(name) = sink.end_segment()? {
+            self.messages
+                .info(&format!("not renaming \"{name}\", segment is not complete"));
+        }
+        Ok(())
+    }
+
+    /// Whether to stop here, and says why.
+    ///
+    /// # Source
+    /// `stop_streaming` in `src/bin/pg_basebackup/pg_receivewal.c`.
+    fn is_to_stop(&mut self, lsn: Lsn, timeline: TimelineId) -> bool {
+        if self.options.end.is_some_and(|end| end < lsn) {
+            self.messages.verbose(&format!(
+                "stopped log streaming at {lsn} (timeline {timeline})"
+            ));
+            return true;
+        }
+        if let Some(last) = self.last
+            && last.timeline != timeline
+        {
+            self.messages
+                .verbose(&format!("switched to timeline {timeline} at {}", last.lsn));
+        }
+        self.last = Some(StartPosition { lsn, timeline });
+        let interrupted = *self.stop.borrow() == Stop::Now;
+        if interrupted {
+            self.messages.verbose("received interrupt signal, exiting");
+        }
+        interrupted
+    }
+
+    /// The flush position is reported only where somebody asked for it: a server takes whoever reports one for a
+    /// possible synchronous standby.
+    fn receiver_config(&self) -> ReceiverConfig {
+        let Options {
+            slot, synchronous, ..
+        } = self.options;
+        ReceiverConfig {
+            status_interval: self.options.status_interval,
+            receiver_timeout: None,
+            report_flush: slot.is_some() || *synchronous,
+            report_at_once: if *synchronous {
+                ReportAtOnce::Flush
+            } else {
+                ReportAtOnce::Nothing
+            },
+            ..ReceiverConfig::default()
+        }
+    }
+}
+
+/// Fetches the history file of a timeline and of each of its ancestors that the archive lacks.
+async fn keep_histories(
+    connection: &mut Connection,
+    sink: &mut ArchiveSink<ArchiveDisk>,
+    timeline: TimelineId,
+) -> Result<(), ReceiveError> {
+    if timeline.0 <= 1 {
+        return Ok(());
+    }
+    let content = match local_history(sink.archive(), timeline) {
+        Some(content) => content,
+        None => match fetch_history(connection, sink, timeline).await? {
+            Some(content) => content,
+            // Without it a server can still recover to the end of another timeline.
+            None => return Ok(()),
+        },
+    };
+    let Ok(history) = TimelineHistory::parse(timeline, &content) else {
+        return Ok(());
+    };
+    for ancestor in history.ancestors() {
+        if ancestor.timeline.0 > 1 && local_history(sink.archive(), ancestor.timeline).is_none() {
+            fetch_history(connection, sink, ancestor.timeline).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn fetch_history(
+    connection: &mut Connection,
+    sink: &mut ArchiveSink<ArchiveDisk>,
+    timeline: TimelineId,
+) -> Result<Option<Vec<u8>>, ReceiveError> {
+    let Some(content) = server::history_file(connection, timeline).await? else {
+        return Ok(None);
+    };
+    sink.write_history_file(timeline, Bytes::from(content.clone()))
+        .await
+        .map_err(sink_error)?;
+    Ok(Some(content))
+}
+
+/// The content of a history file in the archive, however it is compressed.
+fn local_history(archive: &Archive<ArchiveDisk>, timeline: TimelineId) -> Option<Vec<u8>> {
+    const MAX_HISTORY: u64 = 16 << 20;
+    [
+        Compression::None,
+        Compression::Gzip(None),
+        Compression::Lz4(0),
+        Compression::Zstd(0),
+    ]
+    .into_iter()
+    .find_map(|compression| {
+        let name = format!("{:08X}.history{}", timeline.0, compression.suffix());
+        let reader = decoder(&archive.storage, &archive.path.join(name), compression).ok()?;
+        let mut content = Vec::new();
+        reader.take(MAX_HISTORY).read_to_end(&mut content).ok()?;
+        Some(content)
+    })
+}
+
+fn sink_error(error: SinkError) -> ReceiveError {
+    match archive_error(&error) {
+        Some(error) => ReceiveError::Archive(error.clone()),
+        None => ReceiveError::Stream(StreamError::Sink(error)),
+    }
+}
+
+/// Nothing need be remembered: the archive's files say how far it is.
+struct Unobserved;
+
+impl StreamObserver for Unobserved {
+    fn status(&mut self, _: &StreamStatus) {}
+
+    fn acknowledge(&mut self, _: TimelinePosition) -> Result<(), FileError> {
+        Ok(())
+    }
+}
