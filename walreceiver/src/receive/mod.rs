@@ -7,7 +7,7 @@
 //! - SIGTERM ends it in order, as SIGINT does, which PostgreSQL's own does since 16.
 //! - Another server than the one before, or than the one whose WAL is in the archive, is refused.
 //! - The history files of all ancestors are fetched, not only the timeline's own.
-//! - `-Z zstd`, and `--to`.
+//! - `-Z zstd`.
 //! - `walreceiver receive --create-slot` makes a slot that holds WAL from then on, and ends with the exit codes of
 //!   `walreceiver`; under the name `pg_receivewal` it makes the slot as PostgreSQL does, and failure is 1.
 

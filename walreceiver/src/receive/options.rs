@@ -16,8 +16,6 @@ use super::getopt::{Getopt, LongOption, ShortOption};
 pub struct Options {
     /// `--directory`; not needed to make or drop a slot.
     pub directory: Option<PathBuf>,
-    /// `--to`: where finished files go.
-    pub to: Option<String>,
     /// `--endpos`: ends after WAL behind this came.
     pub end: Option<Lsn>,
     /// `--no-loop`.
@@ -100,7 +98,6 @@ enum Key {
     /// Known and not taken here: `--help` and `--version` count only as the first argument.
     Misplaced,
     Directory,
-    To,
     Conninfo,
     End,
     Host,
@@ -129,7 +126,7 @@ const fn long(name: &'static str, has_value: bool, key: Key) -> LongOption<Key> 
 }
 
 /// In the order in which candidates for a shortened name are listed.
-const LONG: [LongOption<Key>; 21] = [
+const LONG: [LongOption<Key>; 20] = [
     long("help", false, Key::Misplaced),
     long("version", false, Key::Misplaced),
     long("directory", true, Key::Directory),
@@ -150,7 +147,6 @@ const LONG: [LongOption<Key>; 21] = [
     long("if-not-exists", false, Key::IfNotExists),
     long("synchronous", false, Key::Synchronous),
     long("no-sync", false, Key::NoSync),
-    long("to", true, Key::To),
 ];
 
 const fn short(letter: u8, has_value: bool, key: Key) -> ShortOption<Key> {
@@ -206,7 +202,6 @@ impl Options {
             match key {
                 Key::Misplaced => return Err(OptionError::Getopt(String::new())),
                 Key::Directory => options.directory = Some(PathBuf::from(value)),
-                Key::To => options.to = Some(text()),
                 Key::Conninfo => options.server.conninfo = Some(text()),
                 Key::End => options.end = end_position(&text())?,
                 Key::Host => options.server.host = Some(text()),
@@ -332,13 +327,10 @@ mod tests {
             "-hhost",
             "-p1",
             "-Ume",
-            "--to",
-            "file:///x",
         ])
         .unwrap();
         let expected = Options {
             directory: Some("wal".into()),
-            to: Some("file:///x".into()),
             end: Some(Lsn(0x1_0000_002A)),
             no_loop: true,
             no_sync: true,
