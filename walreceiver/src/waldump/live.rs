@@ -211,6 +211,8 @@ impl<W: Write> Stream<'_, '_, W> {
             if self.visit.sink.take(self.visit.visitor) == Flow::Stop {
                 return Ok(Ended::Enough);
             }
+            // Written, so to speak: a server that shuts down waits until this is all that it has sent.
+            receiver.handle_written(receiver.received_lsn())?;
         }
     }
 

@@ -437,8 +437,9 @@ impl BlockScan {
     pub(crate) const SAME_REL: u8 = 0x80;
 
     /// Reads the header of one block reference after its id, which was at `offset`.
-    // Every record has one or two of these: inlined, nothing of it passes through memory.
-    #[inline]
+    // Every record has one or two of these: inlined, nothing of it passes through memory. The compiler would not do it by
+    // itself, as there are several callers.
+    #[inline(always)]
     fn next(
         &mut self,
         id: u8,
