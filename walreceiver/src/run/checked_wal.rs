@@ -1,5 +1,8 @@
 //! [`CheckedWal`]: what was received so far, proven record by record.
 
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+
 use walstream::wal::decode::{DecodeError, WalDecoder};
 use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier};
 
@@ -46,11 +49,11 @@ impl CheckedWal {
     /// # Errors
     /// [`DecodeError`]; then none of these bytes may be written, and the stream goes on after [`Self::restart`] only.
     pub fn check(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
-        let mut feed = self.decoder.feed(bytes);
         let mut records = 0;
-        while feed.next_record()?.is_some() {
+        let _: ControlFlow<Infallible> = self.decoder.feed(bytes).visit_records(|_| {
             records += 1;
-        }
+            ControlFlow::Continue(())
+        })?;
         self.records += records;
         self.valid_end = self.decoder.valid_end();
         self.last_record = self.decoder.last_record().or(self.last_record);

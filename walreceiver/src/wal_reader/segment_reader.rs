@@ -1,5 +1,6 @@
 //! [`SegmentReader`]: feeds a decoder from segments.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use walstream::wal::decode::WalDecoder;
@@ -83,17 +84,17 @@ impl<'s, S: SegmentSource> SegmentReader<'s, S> {
                     Filled::None(stopped) => return Ok(stopped),
                 }
             };
-            let mut feed = decoder.feed(bytes);
-            loop {
-                match feed.next_record() {
-                    Ok(Some(record)) => match visit.record(&record) {
-                        Ok(Flow::Continue) => {}
-                        Ok(Flow::Stop) => return Ok(Stopped::Enough),
-                        Err(error) => return Ok(Stopped::Fault(error)),
-                    },
-                    Ok(None) => break,
-                    Err(error) => return Ok(Stopped::Fault(error)),
-                }
+            let ended = decoder
+                .feed(bytes)
+                .visit_records(|record| match visit.record(record) {
+                    Ok(Flow::Continue) => ControlFlow::Continue(()),
+                    Ok(Flow::Stop) => ControlFlow::Break(Stopped::Enough),
+                    Err(error) => ControlFlow::Break(Stopped::Fault(error)),
+                });
+            match ended {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(stopped)) => return Ok(stopped),
+                Err(error) => return Ok(Stopped::Fault(error)),
             }
         }
     }

@@ -31,6 +31,13 @@ impl RecordFilter {
             && self.xid.is_none_or(|xid| xid == header.xid)
     }
 
+    /// Whether the blocks decide anything.
+    #[inline]
+    #[must_use]
+    pub const fn looks_at_blocks(&self) -> bool {
+        self.relation.is_some() || self.block.is_some() || self.fork.is_some() || self.full_page
+    }
+
     /// What the blocks decide.
     ///
     /// # Source

@@ -37,7 +37,7 @@ pub(super) fn append(
     out.extend_from_slice(b"\",\"type\":\"");
     out.extend_from_slice(header.type_name(dialect).as_str().as_bytes());
     out.push(b'"');
-    let rec_len = header.total_len.saturating_sub(summary.image_len);
+    let rec_len = header.total_len.saturating_sub(summary.lengths.image_len);
     number(out, "rec_len", rec_len.into());
     number(out, "total_len", header.total_len.into());
     number(out, "xid", header.xid.into());

@@ -24,7 +24,10 @@ pub(super) fn append(
     out.extend_from_slice(b" len (rec/tot): ");
     padded(
         out,
-        header.total_len.saturating_sub(summary.image_len).into(),
+        header
+            .total_len
+            .saturating_sub(summary.lengths.image_len)
+            .into(),
         6,
     );
     out.push(b'/');

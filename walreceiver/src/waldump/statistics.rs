@@ -2,7 +2,7 @@
 
 use walstream::Lsn;
 use walstream::types::RmgrId;
-use walstream::wal::record::{Record, RecordHeader, RecordSummary};
+use walstream::wal::record::{Record, RecordHeader, RecordLengths};
 
 /// Operations that a resource manager can tell apart (`MAX_XLINFO_TYPES`).
 const OPERATIONS: usize = 16;
@@ -58,10 +58,10 @@ impl Statistics {
     /// # Source
     /// `XLogRecStoreStats` in `src/backend/access/transam/xlogstats.c`.
     #[inline]
-    pub fn count(&mut self, record: &Record<'_>, summary: &RecordSummary) {
+    pub fn count(&mut self, record: &Record<'_>, lengths: RecordLengths) {
         let header = &record.header;
         if let Some(count) = self.counts.get_mut(place(header)) {
-            let fpi_len = u64::from(summary.image_len);
+            let fpi_len = u64::from(lengths.image_len);
             count.records += 1;
             count.rec_len += u64::from(header.total_len).saturating_sub(fpi_len);
             count.fpi_len += fpi_len;

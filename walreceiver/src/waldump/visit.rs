@@ -1,7 +1,7 @@
 //! [`DumpVisitor`]: filters records, and turns them into text or counts.
 
 use walstream::wal::decode::DecodeError;
-use walstream::wal::record::{Record, RecordSummary};
+use walstream::wal::record::{Record, RecordLengths, RecordSummary};
 use walstream::{Dialect, Lsn};
 
 use super::filter::RecordFilter;
@@ -90,10 +90,16 @@ impl RecordVisitor for DumpVisitor<'_> {
         if !plan.filter.allows_header(&record.header) {
             return Ok(Flow::Continue);
         }
-        self.summary.fill(record)?;
-        if !plan.filter.allows_blocks(&self.summary) {
-            return Ok(Flow::Continue);
-        }
+        let by_length = matches!(plan.form, Form::Statistics | Form::Nothing);
+        let lengths = if by_length && !plan.filter.looks_at_blocks() {
+            RecordLengths::of(record)?
+        } else {
+            self.summary.fill(record)?;
+            if !plan.filter.allows_blocks(&self.summary) {
+                return Ok(Flow::Continue);
+            }
+            self.summary.lengths
+        };
         match plan.form {
             Form::Text { details } => line::append(
                 &mut self.text,
@@ -107,7 +113,7 @@ impl RecordVisitor for DumpVisitor<'_> {
             }
             Form::Statistics => {
                 if let Some(statistics) = &mut self.statistics {
-                    statistics.count(record, &self.summary);
+                    statistics.count(record, lengths);
                 }
             }
             Form::Nothing => {}

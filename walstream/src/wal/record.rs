@@ -17,7 +17,7 @@
 
 mod summary;
 
-pub use summary::{BlockSummary, ImageSummary, RecordSummary};
+pub use summary::{BlockSummary, ImageSummary, RecordLengths, RecordSummary};
 
 use crate::dialect::Dialect;
 use crate::lsn::Lsn;

@@ -1,5 +1,7 @@
 //! Taking records out of the bytes that were fed.
 
+use std::ops::ControlFlow;
+
 use super::{DecodeError, Found, Partial, Place, State, WalDecoder, slice, to_u64, to_usize};
 use crate::lsn::Lsn;
 use crate::read::Reader;
@@ -46,10 +48,42 @@ impl<'d, 'b> Feed<'d, 'b> {
         self.next_by_parts()
     }
 
+    /// Shows each record that ends in these bytes to `visit`, until it breaks off: what [`Feed::next_record`] gives one by
+    /// one, faster where records are small, as none is moved.
+    ///
+    /// # Errors
+    /// As [`Feed::next_record`].
+    #[inline]
+    pub fn visit_records<B>(
+        &mut self,
+        mut visit: impl FnMut(&Record<'_>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, DecodeError> {
+        loop {
+            let flow = if let Some((start_lsn, header, bytes)) = self.whole_record() {
+                visit(&Record {
+                    start_lsn,
+                    end_lsn: self.decoder.valid_end,
+                    header,
+                    content: Content::Whole(bytes),
+                    dialect: &self.decoder.dialect,
+                })
+            } else {
+                match self.next_by_parts()? {
+                    Some(record) => visit(&record),
+                    None => return Ok(ControlFlow::Continue(())),
+                }
+            };
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+    }
+
     /// The record that starts here, in the case that most are: it lies in this page and these bytes, padding included,
     /// has no effect on what follows, and every check holds. Everything else is left as it is to
     /// [`Feed::next_by_parts`], which also finds out what is wrong.
-    #[inline]
+    // Inlined, so that no header passes through memory: it would be written in parts and read as a whole, which stalls.
+    #[inline(always)]
     fn whole_record(&mut self) -> Option<(Lsn, RecordHeader, &'b [u8])> {
         let decoder = &mut *self.decoder;
         let start = decoder.position;

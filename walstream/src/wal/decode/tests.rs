@@ -6,6 +6,7 @@
 )]
 
 use proptest::prelude::*;
+use std::ops::ControlFlow;
 
 use super::*;
 use crate::dialect::PgMajor;
@@ -63,6 +64,32 @@ fn decode(
             ));
         }
         assert_eq!(decoder.position(), expected, "all bytes are taken up");
+    }
+    Ok(records)
+}
+
+/// As [`decode`], with a visitor that breaks off at every third record.
+fn visit(bytes: &[u8], chunk: usize) -> Result<Vec<Owned>, DecodeError> {
+    let mut decoder = WalDecoder::new(dialect(), START);
+    let mut records = Vec::new();
+    for piece in bytes.chunks(chunk) {
+        let mut feed = decoder.feed(piece);
+        while feed
+            .visit_records(|record| {
+                records.push((
+                    record.start_lsn,
+                    record.end_lsn,
+                    record.header,
+                    record.bytes().to_vec(),
+                ));
+                if records.len() % 3 == 0 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?
+            .is_break()
+        {}
     }
     Ok(records)
 }
@@ -320,6 +347,7 @@ proptest! {
         prop_assert_eq!(records.iter().map(|r| r.0).collect::<Vec<_>>(), wal.starts.clone());
         let chunked = decode(&mut WalDecoder::new(dialect(), START), wal.bytes(), &chunks).unwrap();
         prop_assert!(records == chunked);
+        prop_assert!(visit(wal.bytes(), chunks[0]) == Ok(records), "a visitor is shown the same");
     }
 
     #[test]
@@ -333,7 +361,9 @@ proptest! {
         let records = whole(wal.bytes()).unwrap();
         let mut bytes = wal.bytes().to_vec();
         *place.get_mut(&mut bytes) ^= 1 << bit;
-        match decode(&mut WalDecoder::new(dialect(), START), &bytes, &[chunk]) {
+        let found = decode(&mut WalDecoder::new(dialect(), START), &bytes, &[chunk]);
+        prop_assert!(visit(&bytes, chunk) == found, "a visitor is shown the same");
+        match found {
             Err(_) => {}
             // Padding, the unused bytes of page headers, the removable flag, a later timeline, and the one sign that a
             // longer record than the log holds has begun.

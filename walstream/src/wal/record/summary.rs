@@ -3,7 +3,7 @@
 //! Most bytes of WAL are page images, and most images cross a page. To count them or to name the blocks, the bytes of
 //! such a record need not be joined: its headers come first and nearly always lie within its first page.
 
-use super::{BlockScan, Content, Record, RecordBody, RecordHeader};
+use super::{BlockHeader, BlockScan, Content, Record, RecordBody, RecordHeader};
 use crate::dialect::Dialect;
 use crate::read::Reader;
 use crate::types::{BlockNumber, ForkNumber, RelFileLocator, TransactionId};
@@ -18,11 +18,18 @@ pub struct RecordSummary {
     pub origin: Option<u16>,
     /// The top-level transaction, in the first record of a subtransaction.
     pub toplevel_xid: Option<TransactionId>,
+    /// How many bytes its parts take.
+    pub lengths: RecordLengths,
+    blocks: Vec<BlockSummary>,
+}
+
+/// How many bytes a record's parts take, which is all that counting needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordLengths {
     /// Bytes of all page images, as stored.
     pub image_len: u32,
     /// Bytes of the data that belongs to no block.
     pub main_data_len: u32,
-    blocks: Vec<BlockSummary>,
 }
 
 /// One block that a record changes, without image and data.
@@ -76,95 +83,151 @@ impl RecordSummary {
     /// `DecodeXLogRecord` in `src/backend/access/transam/xlogreader.c`.
     #[inline]
     pub fn fill(&mut self, record: &Record<'_>) -> Result<(), DecodeError> {
-        let (front, is_whole) = match record.content {
-            Content::Whole(bytes) => (bytes, true),
-            Content::Split(split) => {
-                let size = record.dialect.wal_page_size;
-                let left = size.bytes() - record.start_lsn.page_offset(size);
-                let left = usize::try_from(left).unwrap_or(usize::MAX);
-                (split.raw.get(..left).unwrap_or(split.raw), false)
-            }
-        };
-        let total_len = usize::try_from(record.header.total_len).unwrap_or(usize::MAX);
-        let mut result = self.parse(front, total_len, record.dialect);
-        if result.is_err() && !is_whole {
-            // The headers cross the page, or are wrong: only the whole record tells.
-            result = self.parse(record.bytes(), total_len, record.dialect);
-        }
-        result.map_err(|fault| DecodeError::Record {
-            lsn: record.start_lsn,
-            offset: fault.offset(),
-            fault,
-        })
-    }
-
-    /// Parses the front of a record of `total_len` bytes.
-    fn parse(
-        &mut self,
-        front: &[u8],
-        total_len: usize,
-        dialect: &Dialect,
-    ) -> Result<(), RecordFault> {
-        self.origin = None;
-        self.toplevel_xid = None;
-        self.blocks.clear();
-        let mut reader = Reader::new(front);
-        reader.take(RecordHeader::LEN)?;
-        let (mut main_len, mut data_len, mut image_len) = (0, 0, 0);
-        let mut scan = BlockScan::default();
-        while total_len.saturating_sub(reader.offset()) > data_len {
-            let offset = reader.offset();
-            match reader.u8()? {
-                id if id <= RecordBody::MAX_BLOCK_ID => {
-                    let block = scan.next(id, offset, &mut reader, dialect)?;
-                    let image = block.image.map(|image| ImageSummary {
-                        hole_offset: image.hole_offset,
-                        hole_length: image.hole_length,
-                        compression: image.compression,
-                        apply: image.apply,
-                        len: u16::try_from(image.len()).unwrap_or(u16::MAX),
-                    });
-                    let len = image.map_or(0, |image| usize::from(image.len));
-                    image_len += len;
-                    data_len += len + usize::from(block.data_len);
-                    self.blocks.push(BlockSummary {
-                        id,
-                        locator: block.locator,
-                        fork: block.fork,
-                        block: block.block,
-                        will_init: block.will_init,
-                        image,
-                        data_len: block.data_len,
-                    });
-                }
-                RecordBody::ID_DATA_SHORT => {
-                    main_len = usize::from(reader.u8()?);
-                    break;
-                }
-                RecordBody::ID_DATA_LONG => {
-                    main_len = usize::try_from(reader.u32_le()?).unwrap_or(usize::MAX);
-                    break;
-                }
-                RecordBody::ID_ORIGIN => self.origin = Some(reader.u16_le()?),
-                RecordBody::ID_TOPLEVEL_XID if dialect.has_toplevel_xid() => {
-                    self.toplevel_xid = Some(reader.u32_le()?);
-                }
-                found => return Err(RecordFault::BlockId { offset, found }),
-            }
-        }
-        let stated = data_len.saturating_add(main_len);
-        let found = total_len.saturating_sub(reader.offset());
-        if found != stated {
-            return Err(RecordFault::DataLen {
-                offset: reader.offset(),
-                found,
-                stated,
-            });
-        }
-        self.image_len = u32::try_from(image_len).unwrap_or(u32::MAX);
-        self.main_data_len = u32::try_from(main_len).unwrap_or(u32::MAX);
+        self.lengths = scan(record, |front, total_len| {
+            self.origin = None;
+            self.toplevel_xid = None;
+            self.blocks.clear();
+            scan_headers(front, total_len, record.dialect, self)
+        })?;
         Ok(())
     }
+}
+
+impl RecordLengths {
+    /// Those of a record. The rules that [`Record::body`] checks are checked here too, and fail alike.
+    ///
+    /// # Errors
+    /// As [`Record::body`].
+    #[inline]
+    pub fn of(record: &Record<'_>) -> Result<Self, DecodeError> {
+        scan(record, |front, total_len| {
+            scan_headers(front, total_len, record.dialect, &mut NoBlocks)
+        })
+    }
+}
+
+/// Takes what stands in a record's headers.
+trait HeaderSink {
+    fn origin(&mut self, origin: u16);
+    fn toplevel_xid(&mut self, xid: TransactionId);
+    fn block(&mut self, id: u8, block: &BlockHeader);
+}
+
+struct NoBlocks;
+
+impl HeaderSink for NoBlocks {
+    fn origin(&mut self, _: u16) {}
+    fn toplevel_xid(&mut self, _: TransactionId) {}
+    fn block(&mut self, _: u8, _: &BlockHeader) {}
+}
+
+impl HeaderSink for RecordSummary {
+    fn origin(&mut self, origin: u16) {
+        self.origin = Some(origin);
+    }
+
+    fn toplevel_xid(&mut self, xid: TransactionId) {
+        self.toplevel_xid = Some(xid);
+    }
+
+    #[inline]
+    fn block(&mut self, id: u8, block: &BlockHeader) {
+        self.blocks.push(BlockSummary {
+            id,
+            locator: block.locator,
+            fork: block.fork,
+            block: block.block,
+            will_init: block.will_init,
+            image: block.image.map(|image| ImageSummary {
+                hole_offset: image.hole_offset,
+                hole_length: image.hole_length,
+                compression: image.compression,
+                apply: image.apply,
+                len: u16::try_from(image.len()).unwrap_or(u16::MAX),
+            }),
+            data_len: block.data_len,
+        });
+    }
+}
+
+/// Runs `parse` over the front of a record, and over the whole of it when the front does not do.
+#[inline]
+fn scan(
+    record: &Record<'_>,
+    mut parse: impl FnMut(&[u8], usize) -> Result<RecordLengths, RecordFault>,
+) -> Result<RecordLengths, DecodeError> {
+    let (front, is_whole) = match record.content {
+        Content::Whole(bytes) => (bytes, true),
+        Content::Split(split) => {
+            let size = record.dialect.wal_page_size;
+            let left = size.bytes() - record.start_lsn.page_offset(size);
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            (split.raw.get(..left).unwrap_or(split.raw), false)
+        }
+    };
+    let total_len = usize::try_from(record.header.total_len).unwrap_or(usize::MAX);
+    let mut result = parse(front, total_len);
+    if result.is_err() && !is_whole {
+        // The headers cross the page, or are wrong: only the whole record tells.
+        result = parse(record.bytes(), total_len);
+    }
+    result.map_err(|fault| DecodeError::Record {
+        lsn: record.start_lsn,
+        offset: fault.offset(),
+        fault,
+    })
+}
+
+/// Parses the front of a record of `total_len` bytes.
+#[inline]
+fn scan_headers(
+    front: &[u8],
+    total_len: usize,
+    dialect: &Dialect,
+    sink: &mut impl HeaderSink,
+) -> Result<RecordLengths, RecordFault> {
+    let mut reader = Reader::new(front);
+    reader.take(RecordHeader::LEN)?;
+    let (mut main_len, mut data_len, mut image_len) = (0, 0, 0);
+    let mut blocks = BlockScan::default();
+    while total_len.saturating_sub(reader.offset()) > data_len {
+        let offset = reader.offset();
+        match reader.u8()? {
+            id if id <= RecordBody::MAX_BLOCK_ID => {
+                let block = blocks.next(id, offset, &mut reader, dialect)?;
+                let len = block.image.map_or(0, |image| image.len());
+                image_len += len;
+                data_len += len + usize::from(block.data_len);
+                sink.block(id, &block);
+            }
+            RecordBody::ID_DATA_SHORT => {
+                main_len = usize::from(reader.u8()?);
+                break;
+            }
+            RecordBody::ID_DATA_LONG => {
+                main_len = usize::try_from(reader.u32_le()?).unwrap_or(usize::MAX);
+                break;
+            }
+            RecordBody::ID_ORIGIN => sink.origin(reader.u16_le()?),
+            RecordBody::ID_TOPLEVEL_XID if dialect.has_toplevel_xid() => {
+                sink.toplevel_xid(reader.u32_le()?);
+            }
+            found => return Err(RecordFault::BlockId { offset, found }),
+        }
+    }
+    let stated = data_len.saturating_add(main_len);
+    let found = total_len.saturating_sub(reader.offset());
+    if found != stated {
+        return Err(RecordFault::DataLen {
+            offset: reader.offset(),
+            found,
+            stated,
+        });
+    }
+    Ok(RecordLengths {
+        image_len: u32::try_from(image_len).unwrap_or(u32::MAX),
+        main_data_len: u32::try_from(main_len).unwrap_or(u32::MAX),
+    })
 }
 
 #[cfg(test)]
@@ -216,11 +279,13 @@ mod tests {
         Ok(RecordSummary {
             origin: body.origin,
             toplevel_xid: body.toplevel_xid,
-            image_len: blocks
-                .iter()
-                .filter_map(|b| Some(u32::from(b.image?.len)))
-                .sum(),
-            main_data_len: u32::try_from(body.main_data.len()).unwrap(),
+            lengths: RecordLengths {
+                image_len: blocks
+                    .iter()
+                    .filter_map(|b| Some(u32::from(b.image?.len)))
+                    .sum(),
+                main_data_len: u32::try_from(body.main_data.len()).unwrap(),
+            },
             blocks,
         })
     }
@@ -251,8 +316,12 @@ mod tests {
                         Ok(expected) => {
                             summary.fill(&record).unwrap();
                             prop_assert_eq!(format!("{summary:?}"), format!("{expected:?}"));
+                            prop_assert_eq!(RecordLengths::of(&record), Ok(expected.lengths));
                         }
-                        Err(expected) => prop_assert_eq!(summary.fill(&record), Err(expected)),
+                        Err(expected) => {
+                            prop_assert_eq!(summary.fill(&record), Err(expected));
+                            prop_assert_eq!(RecordLengths::of(&record), Err(expected));
+                        }
                     }
                 }
             }
