@@ -28,6 +28,7 @@ mod conninfo_uri;
 mod environment;
 mod frame;
 mod hosts;
+mod local_stream;
 mod message;
 mod negotiate;
 mod parameter;

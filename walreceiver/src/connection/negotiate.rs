@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::connection_error::ConnectionError;
 use super::conninfo::ConnInfo;
 use super::hosts::Host;
+use super::local_stream::LocalStream;
 use super::settings::ChannelBindingMode;
 use super::socket;
 use super::startup::{self, Purpose, StartupFailure};
@@ -140,6 +141,7 @@ async fn open(
                     socket::check_peer(&stream, wanted).map_err(AttemptFailure::Connect)?;
                 verdict.map_err(AttemptFailure::Auth)?;
             }
+            let stream = LocalStream::new(stream).map_err(AttemptFailure::Connect)?;
             Ok((Stream::Unix(stream), None))
         }
         Target::Tcp(address) => {
