@@ -105,8 +105,8 @@ impl Ring {
     fn reply(&mut self, lsns: [u64; 3], sent: u64, now: i64) {
         let idle = lsns[1] == sent && lsns[2] == sent && lsns == self.last_reply;
         self.last_reply = lsns;
-        for which in 0..3 {
-            let lag = self.read(which, lsns[which], now);
+        for (which, lsn) in lsns.into_iter().enumerate() {
+            let lag = self.read(which, lsn, now);
             if lag.is_some() || idle {
                 self.lag[which] = lag.filter(|lag| *lag >= 0);
             }
