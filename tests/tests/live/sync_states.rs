@@ -1,0 +1,394 @@
+//! Standbys that come and go under one setting of `synchronous_standby_names` after the other: what PostgreSQL calls each
+//! of them, whether its commits wait, and what `walstream::sync` makes of the same facts.
+
+use anyhow::{Context, Result, bail, ensure};
+use walstream::sync::{StandbyLsns, StandbyNames, SyncRep, SyncRule, WaitMode, WalSenderState};
+use walstream::{Lsn, PgTimestamp};
+use walstream_tests::{
+    Cluster, ClusterOptions, Running, SHORT, Signal, Workdir, wait_for, wait_for_some,
+};
+
+/// A sender's row in PostgreSQL's own order, which decides between equal priorities.
+const SENDERS: &str = "SELECT application_name, w.state, w.sent_lsn, w.write_lsn, w.flush_lsn, w.replay_lsn,
+        w.sync_priority, w.sync_state
+    FROM pg_stat_get_wal_senders() WITH ORDINALITY AS w(pid, state, sent_lsn, write_lsn, flush_lsn, replay_lsn,
+        write_lag, flush_lag, replay_lag, sync_priority, sync_state, reply_time, place)
+    JOIN pg_stat_activity USING (pid) ORDER BY place";
+
+/// A sender as PostgreSQL sees it.
+#[derive(Debug)]
+struct Sender {
+    name: String,
+    state: WalSenderState,
+    sent: Lsn,
+    lsns: StandbyLsns,
+    /// `sync_priority` and `sync_state`.
+    sync: String,
+}
+
+fn senders(primary: &Cluster) -> Result<Vec<Sender>> {
+    let rows = primary.query(SENDERS)?;
+    rows.lines()
+        .map(|row| {
+            let columns: Vec<&str> = row.split('|').collect();
+            let [name, state, sent, write, flush, apply, priority, sync_state] = columns[..] else {
+                bail!("not the columns that were asked for: {row}");
+            };
+            let lsn = |text: &str| {
+                if text.is_empty() {
+                    Ok(Lsn::INVALID)
+                } else {
+                    text.parse()
+                }
+            };
+            Ok(Sender {
+                name: name.to_owned(),
+                state: WalSenderState::from_name(state).context("an unknown state")?,
+                sent: lsn(sent)?,
+                lsns: StandbyLsns {
+                    write: lsn(write)?,
+                    flush: lsn(flush)?,
+                    apply: lsn(apply)?,
+                },
+                sync: format!("{priority} {sync_state}"),
+            })
+        })
+        .collect()
+}
+
+/// Ours, told what PostgreSQL knows of these senders.
+fn ours(setting: &str, senders: &[Sender], flushed: Lsn) -> Result<SyncRep<()>> {
+    let mut rep = SyncRep::new(SyncRule::from(StandbyNames::parse(setting)?), flushed);
+    let now = PgTimestamp(0);
+    for sender in senders {
+        let id = rep.join(&sender.name);
+        rep.handle_state(id, sender.state);
+        rep.handle_sent(id, sender.sent);
+        rep.handle_reply(id, sender.lsns, now, now);
+    }
+    Ok(rep)
+}
+
+/// A primary and the standbys that were started.
+struct Scene {
+    primary: Cluster,
+    workdir: Workdir,
+    standbys: Vec<(&'static str, Running)>,
+    started: usize,
+    setting: &'static str,
+}
+
+impl Scene {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            primary: ClusterOptions::default().start()?,
+            workdir: Workdir::new()?,
+            standbys: Vec::new(),
+            started: 0,
+            setting: "",
+        })
+    }
+
+    fn start(&mut self, name: &'static str, program: &str, options: &[&str]) -> Result<()> {
+        self.started += 1;
+        let directory = self.workdir.make_dir(&format!("standby{}", self.started))?;
+        let program = self
+            .workdir
+            .external(&self.primary.programs().program(program));
+        let conninfo = format!("{} application_name='{name}'", self.primary.conninfo());
+        let running = program
+            .args(options)
+            .arg("-D")
+            .arg(directory)
+            .arg("-d")
+            .arg(conninfo)
+            .start()?;
+        self.standbys.push((name, running));
+        let there = self.standbys.len();
+        wait_for(&format!("the sender of {name}"), SHORT, || {
+            let senders = senders(&self.primary)?;
+            Ok(
+                senders.len() == there
+                    && senders.iter().all(|s| s.state != WalSenderState::Startup),
+            )
+        })
+    }
+
+    /// A standby that reports what it has flushed at once.
+    fn come(&mut self, name: &'static str) -> Result<()> {
+        self.start(
+            name,
+            "pg_receivewal",
+            &["--synchronous", "--no-loop", "-s", "1"],
+        )?;
+        wait_for(&format!("a flush of {name}"), SHORT, || {
+            Ok(senders(&self.primary)?
+                .iter()
+                .filter(|s| s.name == name)
+                .all(|s| s.lsns.flush.is_valid()))
+        })
+    }
+
+    /// Kills the standby of this name that came first.
+    fn kill(&mut self, name: &str) -> Result<()> {
+        let index = self
+            .standbys
+            .iter()
+            .position(|(known, _)| *known == name)
+            .context("no such standby")?;
+        let (_, running) = self.standbys.remove(index);
+        running.kill_9()?;
+        let left = self.standbys.len();
+        wait_for("the end of a sender", SHORT, || {
+            Ok(senders(&self.primary)?.len() == left)
+        })
+    }
+
+    fn set(&mut self, setting: &'static str) -> Result<()> {
+        self.setting = setting;
+        self.primary
+            .alter_system("synchronous_standby_names", setting)?;
+        wait_for("the setting", SHORT, || {
+            Ok(self.primary.query("SHOW synchronous_standby_names")? == setting)
+        })
+    }
+
+    /// Waits until PostgreSQL calls its standbys as expected, and compares with what ours calls them.
+    fn expect(&self, expected: &[&str]) -> Result<()> {
+        let mut last = Vec::new();
+        let found = wait_for_some("the expected states", SHORT, || {
+            let senders = senders(&self.primary)?;
+            last = senders
+                .iter()
+                .map(|s| format!("{} {}", s.name, s.sync))
+                .collect();
+            Ok((last == expected).then_some(senders))
+        });
+        let senders =
+            found.with_context(|| format!("\"{}\": PostgreSQL says {last:?}", self.setting))?;
+        let rows = ours(self.setting, &senders, Lsn::MAX)?;
+        let rows = rows.rows().map(|r| {
+            format!(
+                "{} {} {}",
+                r.application_name, r.sync_priority, r.sync_state
+            )
+        });
+        let rows: Vec<String> = rows.collect();
+        ensure!(
+            rows == expected,
+            "\"{}\": ours says {rows:?}, PostgreSQL {expected:?}",
+            self.setting
+        );
+        Ok(())
+    }
+}
+
+#[test]
+fn states_are_those_that_postgresql_gives() -> Result<()> {
+    let mut scene = Scene::new()?;
+    scene.expect(&[])?;
+    scene.come("a")?;
+    scene.come("b")?;
+    scene.expect(&["a 0 async", "b 0 async"])?;
+    for (setting, states) in [
+        ("b, a", ["a 2 potential", "b 1 sync"]),
+        ("A", ["a 1 sync", "b 0 async"]),
+        ("\"B\", x", ["a 0 async", "b 1 sync"]),
+        ("x, y", ["a 0 async", "b 0 async"]),
+        ("a, b, a, *", ["a 1 sync", "b 2 potential"]),
+        ("2 (b, c, a)", ["a 3 sync", "b 1 sync"]),
+    ] {
+        scene.set(setting)?;
+        scene.expect(&states)?;
+    }
+    scene.come("c")?;
+    scene.expect(&["a 3 potential", "b 1 sync", "c 2 sync"])?;
+    scene.kill("b")?;
+    scene.expect(&["a 3 sync", "c 2 sync"])?;
+    // It gets the place that became free.
+    scene.come("B")?;
+    scene.expect(&["a 3 potential", "B 1 sync", "c 2 sync"])?;
+    for (setting, states) in [
+        ("ANY 2 (*)", ["a 1 quorum", "B 1 quorum", "c 1 quorum"]),
+        ("ANY 5 (b, a)", ["a 1 quorum", "B 1 quorum", "c 0 async"]),
+        ("*", ["a 1 sync", "B 1 potential", "c 1 potential"]),
+        ("2 (*)", ["a 1 sync", "B 1 sync", "c 1 potential"]),
+        ("*, a", ["a 1 sync", "B 1 potential", "c 1 potential"]),
+    ] {
+        scene.set(setting)?;
+        scene.expect(&states)?;
+    }
+    scene.kill("a")?;
+    scene.expect(&["B 1 sync", "c 1 potential"])?;
+    scene.come("a")?;
+    scene.expect(&["a 1 sync", "B 1 potential", "c 1 potential"])?;
+    scene.set("3 (x, *)")?;
+    scene.expect(&["a 2 sync", "B 2 sync", "c 2 sync"])?;
+    scene.come("a")?;
+    scene.expect(&["a 2 sync", "B 2 sync", "c 2 sync", "a 2 potential"])?;
+    scene.set("FIRST 1 (\"a\", b)")?;
+    scene.expect(&["a 1 sync", "B 2 potential", "c 0 async", "a 1 potential"])?;
+
+    // A standby that never says what it has flushed is nothing, whatever its name. Such is pg_receivewal without
+    // `--synchronous` and without a slot.
+    scene.start("p", "pg_receivewal", &["--no-loop", "-s", "1"])?;
+    scene.set("ANY 1 (p, a)")?;
+    scene.expect(&[
+        "a 1 quorum",
+        "B 0 async",
+        "c 0 async",
+        "a 1 quorum",
+        "p 0 async",
+    ])?;
+    scene.set("p, a")?;
+    scene.expect(&[
+        "a 2 sync",
+        "B 0 async",
+        "c 0 async",
+        "a 2 potential",
+        "p 0 async",
+    ])?;
+    scene.kill("p")?;
+    scene
+        .primary
+        .query("SELECT pg_create_physical_replication_slot('p')")?;
+    scene.start("p", "pg_receivewal", &["-S", "p", "--no-loop", "-s", "1"])?;
+    scene.expect(&[
+        "a 2 potential",
+        "B 0 async",
+        "c 0 async",
+        "a 2 potential",
+        "p 1 sync",
+    ])?;
+    // Nor is a base backup.
+    scene.start(
+        "p",
+        "pg_basebackup",
+        &["-X", "none", "-c", "fast", "--max-rate", "32"],
+    )?;
+    scene.expect(&[
+        "a 2 potential",
+        "B 0 async",
+        "c 0 async",
+        "a 2 potential",
+        "p 1 sync",
+        "p 0 async",
+    ])?;
+
+    scene.kill("p")?;
+    scene.expect(&[
+        "a 2 sync",
+        "B 0 async",
+        "c 0 async",
+        "a 2 potential",
+        "p 0 async",
+    ])?;
+    for name in ["a", "p", "B", "a", "c"] {
+        scene.kill(name)?;
+    }
+    scene.expect(&[])
+}
+
+/// Setting, standbys that are stopped, `synchronous_commit`, and whether a commit waits.
+const COMMITS: &[(&str, &[&str], &str, bool)] = &[
+    ("", &["a", "b", "c"], "remote_apply", false),
+    ("a", &[], "on", false),
+    ("a", &["a"], "on", true),
+    ("a", &["a"], "remote_write", true),
+    ("a", &["a"], "local", false),
+    ("a", &["b", "c"], "on", false),
+    // pg_receivewal applies nothing.
+    ("a", &[], "remote_apply", true),
+    ("x", &[], "on", true),
+    ("x, b", &["a"], "on", false),
+    ("2 (a, b, c)", &["c"], "on", false),
+    ("2 (a, b, c)", &["a"], "on", true),
+    ("4 (*)", &[], "on", true),
+    ("3 (*)", &[], "remote_write", false),
+    ("ANY 1 (a, b)", &["a"], "on", false),
+    ("ANY 1 (a, b)", &["a", "b"], "on", true),
+    ("ANY 2 (a, b)", &["a"], "on", true),
+    ("ANY 2 (*)", &["b"], "on", false),
+    ("ANY 4 (*)", &[], "on", true),
+];
+
+#[test]
+fn commits_wait_where_ours_would() -> Result<()> {
+    let mut scene = Scene::new()?;
+    scene.primary.query("CREATE TABLE t (i int)")?;
+    for name in ["a", "b", "c"] {
+        scene.come(name)?;
+    }
+    for (setting, stopped, level, waits) in COMMITS {
+        commit(&mut scene, setting, stopped, level, *waits)
+            .with_context(|| format!("\"{setting}\", {stopped:?} stopped, {level}"))?;
+    }
+    Ok(())
+}
+
+fn commit(
+    scene: &mut Scene,
+    setting: &'static str,
+    stopped: &[&str],
+    level: &str,
+    waits: bool,
+) -> Result<()> {
+    scene.set(setting)?;
+    for (name, standby) in &mut scene.standbys {
+        if stopped.contains(name) {
+            standby.signal(Signal::STOP)?;
+        }
+    }
+    let before = senders(&scene.primary)?;
+    let psql = scene
+        .workdir
+        .external(&scene.primary.programs().program("psql"));
+    let sql = format!("SET synchronous_commit = {level}; INSERT INTO t VALUES (1)");
+    let database = format!("{} dbname=postgres", scene.primary.conninfo());
+    let mut session = psql
+        .args(["-X", "-q", "-c", &sql, "-d"])
+        .arg(database)
+        .start()?;
+    // The commit is in the log, it waits or is done, and who runs has said that it has all of it.
+    let (flushed, after) = wait_for_some("an answer of all standbys", SHORT, || {
+        let waiting = scene
+            .primary
+            .query("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")?;
+        let settled = waiting != "0" || !session.is_running()?;
+        let flushed = scene.primary.flush_lsn()?;
+        let after = senders(&scene.primary)?;
+        let all = after
+            .iter()
+            .all(|s| stopped.contains(&s.name.as_str()) || s.lsns.flush >= flushed);
+        Ok((settled && all).then_some((flushed, after)))
+    })?;
+    for (was, is) in before.iter().zip(&after) {
+        ensure!(
+            !stopped.contains(&is.name.as_str()) || is.lsns.flush < flushed,
+            "{was:?} has answered: {is:?}"
+        );
+    }
+    let mut rep = ours(setting, &after, flushed)?;
+    let wait = rep.wait(flushed, level.parse::<WaitMode>()?, || ());
+    assert_eq!(wait.is_some(), waits, "ours");
+    if waits {
+        ensure!(session.is_running()?, "PostgreSQL did not wait");
+        // The setting that waits for nobody lets it go, and ours.
+        scene.set("")?;
+        rep.set_rule(SyncRule::Off);
+        assert_eq!(rep.poll_released(), wait.map(|id| (id, ())));
+    }
+    let finished = session.wait(SHORT).context("PostgreSQL waits")?;
+    assert_eq!(finished.code(), Some(0), "{finished}");
+    for (name, standby) in &mut scene.standbys {
+        if stopped.contains(name) {
+            standby.signal(Signal::CONT)?;
+        }
+    }
+    wait_for("standbys that have all", SHORT, || {
+        let flushed = scene.primary.flush_lsn()?;
+        Ok(senders(&scene.primary)?
+            .iter()
+            .all(|s| s.lsns.flush >= flushed))
+    })
+}
