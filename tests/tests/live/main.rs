@@ -37,6 +37,8 @@ mod shutdown;
 mod standby_names;
 mod status;
 mod support_peers;
+mod sync_apply;
+mod sync_scene;
 mod sync_states;
 mod synchronous;
 mod takeover;
