@@ -133,7 +133,7 @@ fn answers(cluster: &Cluster, settings: &[String]) -> Result<Vec<String>> {
         )
     };
     let workdir = Workdir::new()?;
-    let psql = workdir.external(&cluster.programs().program("psql"));
+    let psql = workdir.external(&cluster.programs().client("psql"));
     let finished = psql
         .args(["-X", "-q", "-f", "-", "-d"])
         .arg(format!("{} dbname=postgres", cluster.conninfo()))

@@ -24,7 +24,7 @@ fn paused_standby(primary: &Cluster) -> Result<Cluster> {
 fn commit(scene: &Scene) -> Result<Running> {
     let psql = scene
         .workdir
-        .external(&scene.primary.programs().program("psql"));
+        .external(&scene.primary.programs().client("psql"));
     let sql = "SET synchronous_commit = remote_apply; INSERT INTO t VALUES (1)";
     let database = format!("{} dbname=postgres", scene.primary.conninfo());
     let mut session = psql

@@ -16,7 +16,7 @@ const SENDERS: &str = "SELECT application_name, w.state, w.sent_lsn, w.write_lsn
 #[derive(Debug)]
 pub(super) struct Sender {
     pub(super) name: String,
-    state: WalSenderState,
+    pub(super) state: WalSenderState,
     sent: Lsn,
     pub(super) lsns: StandbyLsns,
     /// `sync_priority` and `sync_state`.

@@ -2,7 +2,7 @@
 //! of them, whether its commits wait, and what `walstream::sync` makes of the same facts.
 
 use anyhow::{Context, Result, ensure};
-use walstream::sync::{SyncRule, WaitMode};
+use walstream::sync::{SyncRule, WaitMode, WalSenderState};
 use walstream_tests::{SHORT, Signal, wait_for, wait_for_some};
 
 use crate::sync_scene::{Scene, ours, senders};
@@ -113,6 +113,58 @@ fn states_are_those_that_postgresql_gives() -> Result<()> {
     scene.expect(&[])
 }
 
+/// A standby that has flushed, and is stopped while it still catches up. Whether it is stopped in time is chance, so it is
+/// tried again.
+#[test]
+fn one_that_catches_up_is_potential() -> Result<()> {
+    let mut scene = Scene::new()?;
+    scene.come("a")?;
+    let reserve = "SELECT pg_create_physical_replication_slot('late', true)";
+    scene.primary.query(reserve)?;
+    let much = "SELECT pg_logical_emit_message(false, '', repeat('x', 1 << 24)) FROM generate_series(1, 4)";
+    scene.primary.query(much)?;
+    let mut catches_up = false;
+    for _ in 0..20 {
+        scene.start(
+            "late",
+            "pg_receivewal",
+            &["-S", "late", "--synchronous", "--no-loop"],
+        )?;
+        let (_, standby) = scene.standbys.last_mut().context("no standby")?;
+        standby.signal(Signal::STOP)?;
+        let senders = senders(&scene.primary)?;
+        let late = senders.iter().find(|s| s.name == "late");
+        catches_up =
+            late.is_some_and(|s| s.state == WalSenderState::Catchup && s.lsns.flush.is_valid());
+        if catches_up {
+            break;
+        }
+        scene.kill("late")?;
+        scene
+            .primary
+            .query("SELECT pg_drop_replication_slot('late')")?;
+        scene.primary.query(reserve)?;
+        scene.primary.query(much)?;
+    }
+    ensure!(
+        catches_up,
+        "no standby could be stopped while it catches up"
+    );
+    for (setting, states) in [
+        ("late, a", ["a 2 sync", "late 1 potential"]),
+        ("2 (late, a)", ["a 2 sync", "late 1 potential"]),
+        ("ANY 1 (*)", ["a 1 quorum", "late 1 potential"]),
+        ("a", ["a 1 sync", "late 0 async"]),
+        ("late, a", ["a 2 sync", "late 1 potential"]),
+    ] {
+        scene.set(setting)?;
+        scene.expect(&states)?;
+    }
+    let (_, standby) = scene.standbys.last_mut().context("no standby")?;
+    standby.signal(Signal::CONT)?;
+    scene.expect(&["a 2 potential", "late 1 sync"])
+}
+
 /// Setting, standbys that are stopped, `synchronous_commit`, and whether a commit waits.
 const COMMITS: &[(&str, &[&str], &str, bool)] = &[
     ("", &["a", "b", "c"], "remote_apply", false),
@@ -166,7 +218,7 @@ fn commit(
     let before = senders(&scene.primary)?;
     let psql = scene
         .workdir
-        .external(&scene.primary.programs().program("psql"));
+        .external(&scene.primary.programs().client("psql"));
     let sql = format!("SET synchronous_commit = {level}; INSERT INTO t VALUES (1)");
     let database = format!("{} dbname=postgres", scene.primary.conninfo());
     let mut session = psql

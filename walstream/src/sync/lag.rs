@@ -341,6 +341,8 @@ mod tests {
         }
     }
 
+    /// Commits 883a95646a and eef1ba704d: with a position that never came, a full buffer took no more samples, and the
+    /// lag of the positions that did come stayed what it was.
     #[test]
     fn full_it_keeps_the_newest_and_what_was_oldest() {
         let mut tracker = LagTracker::default();
