@@ -19,6 +19,7 @@ pub mod protocol;
 pub mod read;
 pub mod read_buffer;
 pub mod storage;
+pub mod sync;
 pub mod timeline;
 pub mod types;
 pub mod wal;

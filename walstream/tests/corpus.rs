@@ -29,6 +29,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("decode", fuzzing::decode),
     ("image", fuzzing::image),
     ("encode", fuzzing::encode),
+    ("standby_names", fuzzing::standby_names),
 ];
 
 fn fuzz_dir() -> PathBuf {

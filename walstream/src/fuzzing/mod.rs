@@ -15,10 +15,12 @@ mod decode;
 mod encode;
 mod names;
 mod protocol;
+mod sync;
 mod wal_builder;
 
 pub use decode::{decode, image};
 pub use encode::encode;
 pub use names::{backup_label, control, history, wal_file_name};
 pub use protocol::{base_backup, copy_message, message_frames, replication_command};
+pub use sync::standby_names;
 pub use wal_builder::WalBuilder;
