@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use walstream::wal::decode::{DecodeError, WalDecoder};
-use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier};
+use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
 /// Checks each byte of WAL before it is written, and counts.
 ///
@@ -16,6 +16,8 @@ pub struct CheckedWal {
     valid_end: Lsn,
     /// Start of that record.
     last_record: Option<Lsn>,
+    /// Timeline of the stream.
+    timeline: Option<TimelineId>,
     records: u64,
     bytes: u64,
 }
@@ -28,6 +30,7 @@ impl CheckedWal {
             decoder: WalDecoder::new(dialect, start_lsn).expect_system_identifier(system),
             valid_end: start_lsn,
             last_record: None,
+            timeline: None,
             records: 0,
             bytes: 0,
         }
@@ -42,6 +45,15 @@ impl CheckedWal {
             Some(prev) => decoder.expect_prev(prev),
             None => decoder,
         };
+        if let Some(timeline) = self.timeline {
+            self.decoder.limit_timeline(timeline);
+        }
+    }
+
+    /// The bytes that follow are a stream of this timeline, so their pages are of it or of its ancestors.
+    pub const fn follow_timeline(&mut self, timeline: TimelineId) {
+        self.timeline = Some(timeline);
+        self.decoder.limit_timeline(timeline);
     }
 
     /// Checks the bytes at [`Self::position`].
@@ -132,5 +144,31 @@ mod tests {
         checked
             .check(&other.bytes()[offset(wal.end())..])
             .unwrap_err();
+    }
+
+    /// A damaged timeline in the last page of a piece would have been written, and found only with the page after it.
+    #[test]
+    fn a_page_of_a_later_timeline_than_the_streams_is_refused() {
+        let dialect = Dialect::with_default_sizes(PgMajor::V15);
+        let system = SystemIdentifier(WalBuilder::SYSTEM_IDENTIFIER);
+        let start = Lsn(0x0200_0000);
+        let mut wal = WalBuilder::new(dialect, start);
+        wal.record(10, 0, &[7; 9000]);
+        wal.switch_timeline(2);
+        wal.record(10, 0, &[7; 9000]);
+        let mut checked = CheckedWal::new(dialect, system, start);
+        checked.follow_timeline(TimelineId(1));
+        let error = checked.check(wal.bytes()).unwrap_err();
+        assert_eq!(error.lsn(), start + 2 * 8192, "{error}");
+        checked.restart(dialect, system, start);
+        assert_eq!(
+            checked.check(wal.bytes()),
+            Err(error),
+            "also after a restart"
+        );
+        checked.restart(dialect, system, start);
+        checked.follow_timeline(TimelineId(2));
+        checked.check(wal.bytes()).unwrap();
+        assert_eq!(checked.valid_end(), wal.end());
     }
 }

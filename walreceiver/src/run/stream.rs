@@ -120,6 +120,7 @@ pub async fn stream_wal<D: WalDestination>(
     if let Some(next) = answer {
         return Ok(StreamEnd::NextTimeline(next));
     }
+    wal.follow_timeline(request.timeline);
     let progress = destination.progress();
     let mut stream = Stream {
         receiver: Receiver::new(request.config, start_lsn, request.timeline, Instant::now()),

@@ -144,6 +144,7 @@ impl<W: Write> Stream<'_, '_, W> {
     }
 
     async fn run_timeline(&mut self, timeline: walstream::TimelineId) -> Result<Ended, LiveError> {
+        self.decoder.limit_timeline(timeline);
         let start_lsn = self.decoder.position();
         let command = Command::StartReplication {
             slot: self.slot.clone(),

@@ -200,6 +200,11 @@ impl WalDecoder {
         self
     }
 
+    /// As [`WalDecoder::expect_timeline_at_most`], from the next page on: a stream goes on with a later timeline.
+    pub const fn limit_timeline(&mut self, timeline: TimelineId) {
+        self.expectations.timeline_at_most = Some(timeline);
+    }
+
     /// Requires that the first record links to one at `prev`. Without this, its link is only required to go back.
     #[must_use]
     pub const fn expect_prev(mut self, prev: Lsn) -> Self {
