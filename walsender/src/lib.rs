@@ -29,7 +29,7 @@ mod listener;
 pub mod lock_file;
 mod refusal;
 mod sender;
-mod slot;
+pub mod slot;
 pub mod source;
 pub mod standby;
 
