@@ -262,14 +262,14 @@ impl Stream<'_> {
 
     fn handle_status<S>(&self, client: &mut Client<S>, update: &StandbyStatusUpdate) {
         self.session.standby.set_reply(update, self.replied_at);
-        if let (Some(slot), Some(flush_lsn)) = (&self.slot, update.flush_lsn.valid()) {
-            if let Some(before) = slot.confirm(flush_lsn) {
-                tracing::warn!(
-                    pid = self.session.key.pid,
-                    slot = slot.name(),
-                    "the standby reports {flush_lsn} as flushed, and had reported {before}: its slot goes back, too"
-                );
-            }
+        if let (Some(slot), Some(flush_lsn)) = (&self.slot, update.flush_lsn.valid())
+            && let Some(before) = slot.confirm(flush_lsn)
+        {
+            tracing::warn!(
+                pid = self.session.key.pid,
+                slot = slot.name(),
+                "the standby reports {flush_lsn} as flushed, and had reported {before}: its slot goes back, too"
+            );
         }
         if update.reply_requested {
             self.keepalive(client, false);

@@ -44,7 +44,7 @@ pub enum SlotStoreError {
     /// Another process has it.
     #[error(
         "the slots in \"{}\" are in use by another process{}: while a walsender runs on them, use the replication \
-         protocol, as in psql \"host=... user=... dbname=postgres replication=1\" -c \
+         protocol, as in psql \"host=... user=... replication=1\" -c \
          'CREATE_REPLICATION_SLOT name PHYSICAL RESERVE_WAL', or 'DROP_REPLICATION_SLOT name'",
         directory.display(), holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
     )]

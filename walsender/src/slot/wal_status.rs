@@ -244,31 +244,53 @@ mod tests {
         let kept = settings(4 * MB, 3 * MB, Some(MB));
         let nothing = settings(4 * MB, 0, Some(0));
         #[rustfmt::skip]
-        let table: &[(&WalKeepSettings, u64, u64, u64, WalStatus, Option<i64>)] = &[
+        type Line<'a> = (&'a WalKeepSettings, u64, u64, u64, WalStatus, Option<i64>);
+        let table: &[Line<'_>] = &[
             // settings, written, restart, last removed
             // max_wal_size and the segment before it are reserved: 20 - (4 + 1).
-            (&unlimited, 20 * MB,          15 * MB,     14, Reserved,   None),
-            (&unlimited, 20 * MB,          15 * MB - 1, 13, Extended,   None),
-            (&unlimited, 21 * MB - 1,      15 * MB,     14, Reserved,   None),
-            (&unlimited, 21 * MB,          15 * MB,     14, Extended,   None),
-            (&unlimited, 21 * MB,          MB,           0, Extended,   None),
-            (&limited,   20 * MB,          15 * MB,     14, Reserved,   Some(4 * (1 << 20))),
-            (&limited,   20 * MB + 5,      15 * MB + 9, 14, Reserved,   Some(4 * (1 << 20) - 5)),
-            (&limited,   23 * MB,          15 * MB,     14, Extended,   Some(1 << 20)),
-            (&limited,   24 * MB - 1,      15 * MB,     14, Extended,   Some(1)),
-            (&limited,   24 * MB,          15 * MB,     14, Unreserved, Some(0)),
-            (&limited,   30 * MB,          15 * MB,     14, Unreserved, Some(-6 * (1 << 20))),
-            (&limited,   30 * MB,          15 * MB,     15, Lost,       None),
+            (&unlimited, 20 * MB, 15 * MB, 14, Reserved, None),
+            (&unlimited, 20 * MB, 15 * MB - 1, 13, Extended, None),
+            (&unlimited, 21 * MB - 1, 15 * MB, 14, Reserved, None),
+            (&unlimited, 21 * MB, 15 * MB, 14, Extended, None),
+            (&unlimited, 21 * MB, MB, 0, Extended, None),
+            (
+                &limited,
+                20 * MB,
+                15 * MB,
+                14,
+                Reserved,
+                Some(4 * (1 << 20)),
+            ),
+            (
+                &limited,
+                20 * MB + 5,
+                15 * MB + 9,
+                14,
+                Reserved,
+                Some(4 * (1 << 20) - 5),
+            ),
+            (&limited, 23 * MB, 15 * MB, 14, Extended, Some(1 << 20)),
+            (&limited, 24 * MB - 1, 15 * MB, 14, Extended, Some(1)),
+            (&limited, 24 * MB, 15 * MB, 14, Unreserved, Some(0)),
+            (
+                &limited,
+                30 * MB,
+                15 * MB,
+                14,
+                Unreserved,
+                Some(-6 * (1 << 20)),
+            ),
+            (&limited, 30 * MB, 15 * MB, 15, Lost, None),
             // Below max_wal_size, and given up all the same.
-            (&small,     17 * MB - 1,      15 * MB,     14, Reserved,   Some(1)),
-            (&small,     17 * MB,          15 * MB,     14, Unreserved, Some(0)),
+            (&small, 17 * MB - 1, 15 * MB, 14, Reserved, Some(1)),
+            (&small, 17 * MB, 15 * MB, 14, Unreserved, Some(0)),
             // wal_keep_size keeps more than slots may.
-            (&kept,      18 * MB,          15 * MB,     14, Reserved,   Some(1 << 20)),
-            (&kept,      19 * MB,          15 * MB,     14, Unreserved, Some(0)),
-            (&nothing,   16 * MB - 1,      15 * MB,     14, Reserved,   Some(1)),
-            (&nothing,   16 * MB,          15 * MB,     14, Unreserved, Some(0)),
+            (&kept, 18 * MB, 15 * MB, 14, Reserved, Some(1 << 20)),
+            (&kept, 19 * MB, 15 * MB, 14, Unreserved, Some(0)),
+            (&nothing, 16 * MB - 1, 15 * MB, 14, Reserved, Some(1)),
+            (&nothing, 16 * MB, 15 * MB, 14, Unreserved, Some(0)),
             // Ahead of what is written, as after a standby's odd reply.
-            (&small,     16 * MB,          40 * MB,     14, Reserved,   Some(26 * (1 << 20))),
+            (&small, 16 * MB, 40 * MB, 14, Reserved, Some(26 * (1 << 20))),
         ];
         for &(settings, written, restart, removed, status, safe) in table {
             let found = of_one(settings, written, restart, removed);
