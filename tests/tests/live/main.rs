@@ -34,6 +34,7 @@ mod refusals;
 mod removed_wal;
 mod replication_commands;
 mod shutdown;
+mod slot_wal_status;
 mod status;
 mod support_peers;
 mod synchronous;
