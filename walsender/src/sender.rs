@@ -27,6 +27,7 @@ pub struct Sender {
     shared: Arc<Shared>,
     address: ListenAddress,
     accepting: JoinHandle<()>,
+    saving: JoinHandle<()>,
 }
 
 /// A sender that cannot start.
@@ -112,10 +113,10 @@ impl Sender {
             source,
             config,
         });
-        tokio::spawn(save_slots_until_the_end(Arc::clone(&shared)));
         Ok(Self {
             address: listener.address().clone(),
             accepting: tokio::spawn(listener.run(Arc::clone(&shared))),
+            saving: tokio::spawn(save_slots_until_the_end(Arc::clone(&shared))),
             shared,
         })
     }
@@ -157,7 +158,7 @@ impl Sender {
         let _ = (&mut self.accepting).await;
     }
 
-    /// Tells clients to leave and ends; a client that has not left in this time is cut off.
+    /// Tells clients to leave and ends; a client that has not left in this time is cut off. At the end the slots are saved.
     pub async fn shut_down(mut self, grace: Duration) {
         self.shared.life.send_if_modified(|life| {
             let runs = *life == Life::Running;
@@ -170,6 +171,8 @@ impl Sender {
             self.cut_off();
             self.ended().await;
         }
+        // Another sender may have the slots' directory when this returns.
+        let _ = (&mut self.saving).await;
         // What the clients said last.
         save_slots(&self.shared).await;
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use walsender::slot::{Invalidation, PhysicalSlots};
@@ -74,13 +75,17 @@ impl Place {
     /// Name and restart LSN of each slot, as the command line shows them.
     fn list(&self) -> Result<BTreeMap<String, Option<String>>> {
         let listed = self.slot(&["list", "--json"])?.succeed(SHORT)?.json()?;
-        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-        let slots = listed["slots"].as_array().into_iter().flatten();
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        let slots = listed
+            .get("slots")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         Ok(slots
             .map(|slot| {
                 (
-                    text(&slot["slot_name"]).unwrap_or_default(),
-                    text(&slot["restart_lsn"]),
+                    text(slot.get("slot_name")).unwrap_or_default(),
+                    text(slot.get("restart_lsn")),
                 )
             })
             .collect())
