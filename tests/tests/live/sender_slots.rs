@@ -362,7 +362,7 @@ impl Served {
     }
 
     fn lose(&self, name: &str) -> Result<()> {
-        self.slots.create(name, 1, false, Some(Lsn(0x10_0000)))?;
+        self.slots.create(name, 1, Some(Lsn(0x10_0000)))?;
         self.slots.invalidate_obsolete(Lsn(0x20_0000))?;
         Ok(())
     }

@@ -175,7 +175,7 @@ impl Run {
 
         let slots = PhysicalSlots::in_memory(10);
         for row in &before.slots {
-            slots.create(&row.name, 1, false, row.restart_lsn)?;
+            slots.create(&row.name, 1, row.restart_lsn)?;
         }
         let oldest = || {
             before

@@ -21,11 +21,14 @@ pub(super) async fn create(
         return Err(super::unsupported("a logical replication slot"));
     };
     let restart_lsn = reserve_wal.then(|| session.shared.source.restart_lsn());
-    let (slot, pid, temporary) = (create.slot.clone(), session.key.pid, create.temporary);
-    write_files(session, move |slots| {
-        slots.create(&slot, pid, temporary, restart_lsn)
-    })
-    .await?;
+    let (slots, pid) = (&session.shared.slots, session.key.pid);
+    if create.temporary {
+        // At once, as the connection must not end in between.
+        slots.create_temporary(&create.slot, pid, restart_lsn)?;
+    } else {
+        let slot = create.slot.clone();
+        write_files(session, move |slots| slots.create(&slot, pid, restart_lsn)).await?;
+    }
     let created = CreatedSlot {
         slot: create.slot.clone(),
         consistent_point: Lsn::INVALID,

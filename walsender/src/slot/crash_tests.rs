@@ -96,7 +96,7 @@ impl Run {
 
     fn create(&self, name: &'static str, restart_lsn: Option<u64>) {
         self.promise(name, None);
-        let created = self.slots.create(name, PID, false, restart_lsn.map(Lsn));
+        let created = self.slots.create(name, PID, restart_lsn.map(Lsn));
         if created.is_ok() {
             self.promise(name, Some(Promise::Exists));
         }

@@ -102,6 +102,13 @@ impl SlotEntry {
         }
     }
 
+    /// A command has done with it. A client that has cancelled the command may stream with the slot by now.
+    pub(super) const fn release(&mut self) {
+        if self.revoked.is_none() {
+            self.active_for = self.owner;
+        }
+    }
+
     /// A slot that is to be saved, of which there may be a file with this restart LSN already.
     pub(super) const fn begin_new(&mut self, leftover: Option<Lsn>) {
         self.on_disk = leftover;

@@ -16,7 +16,7 @@ use crate::durable::FileError;
 
 /// The slots of one sender. Clones share them.
 ///
-/// [`create`](Self::create), [`drop_slot`](Self::drop_slot), [`save_dirty`](Self::save_dirty) and
+/// [`open`](Self::open), [`create`](Self::create), [`drop_slot`](Self::drop_slot), [`save_dirty`](Self::save_dirty) and
 /// [`invalidate_obsolete`](Self::invalidate_obsolete) write files and block; everything else is quick.
 #[derive(Clone, Debug)]
 pub struct PhysicalSlots {
@@ -104,50 +104,62 @@ impl PhysicalSlots {
         }
     }
 
-    /// Makes a slot for the connection `pid`, which keeps WAL from `restart_lsn` on, or none yet. Unless it is temporary, and
-    /// so ends with the connection, it is durable when this returns. Blocks.
+    /// Makes a slot that keeps WAL from `restart_lsn` on, or none yet, for the connection `pid`. It is durable when this
+    /// returns. Blocks.
     ///
     /// # Errors
     /// [`SlotError`]; there is then no such slot, though where files cannot be removed a crash may bring it about.
     ///
     /// # Source
     /// `ReplicationSlotCreate` in `src/backend/replication/slot.c`.
-    pub fn create(
-        &self,
-        name: &str,
-        pid: u32,
-        temporary: bool,
-        restart_lsn: Option<Lsn>,
-    ) -> Result<(), SlotError> {
-        validate_name(name)?;
+    pub fn create(&self, name: &str, pid: u32, restart_lsn: Option<Lsn>) -> Result<(), SlotError> {
         let store = self.lock_store();
-        {
-            let mut slots = self.lock();
-            if slots.contains_key(name) {
-                return Err(SlotError::Exists(name.to_owned()));
-            }
-            if slots.len() >= self.shared.max_slots {
-                return Err(SlotError::AllInUse);
-            }
-            let mut entry = SlotEntry::new(restart_lsn, temporary.then_some(pid));
-            // Nobody else may use it before it is durable.
-            entry.active_for = Some(pid);
-            if store.is_some() {
-                entry.begin_new(self.lock_leftovers().remove(name).flatten());
-            }
-            slots.insert(name.to_owned(), entry);
+        let mut entry = SlotEntry::new(restart_lsn, None);
+        // Nobody else may use it before it is durable.
+        entry.active_for = Some(pid);
+        self.insert(name, entry)?;
+        if store.is_some() {
+            // Under both locks: what a leftover file keeps is kept at every moment.
+            self.with(name, |slot| {
+                slot.begin_new(self.lock_leftovers().remove(name).flatten());
+            });
         }
         if let Err(error) = self.save(&store, name) {
             let mut slots = self.lock();
-            let entry = slots.remove(name);
-            let on_disk = entry.and_then(|entry| entry.on_disk());
+            let on_disk = slots.remove(name).and_then(|entry| entry.on_disk());
             self.lock_leftovers().insert(name.to_owned(), on_disk);
             drop(slots);
             // Otherwise it is tried again with the next save.
             let _ = self.remove_leftovers(&store);
             return Err(error.into());
         }
-        self.with(name, |slot| slot.active_for = slot.owner);
+        self.with(name, SlotEntry::release);
+        Ok(())
+    }
+
+    /// Makes a slot that ends with the connection `pid`, and is not saved.
+    ///
+    /// # Errors
+    /// [`SlotError`].
+    pub fn create_temporary(
+        &self,
+        name: &str,
+        pid: u32,
+        restart_lsn: Option<Lsn>,
+    ) -> Result<(), SlotError> {
+        self.insert(name, SlotEntry::new(restart_lsn, Some(pid)))
+    }
+
+    fn insert(&self, name: &str, entry: SlotEntry) -> Result<(), SlotError> {
+        validate_name(name)?;
+        let mut slots = self.lock();
+        if slots.contains_key(name) {
+            return Err(SlotError::Exists(name.to_owned()));
+        }
+        if slots.len() >= self.shared.max_slots {
+            return Err(SlotError::AllInUse);
+        }
+        slots.insert(name.to_owned(), entry);
         Ok(())
     }
 
@@ -205,7 +217,7 @@ impl PhysicalSlots {
         };
         if let Err(error) = removed {
             self.with(name, |slot| {
-                slot.active_for = slot.owner;
+                slot.release();
                 // The file may be gone.
                 slot.set_dirty();
             });

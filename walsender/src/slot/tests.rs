@@ -19,7 +19,7 @@ fn restart_lsn(slots: &PhysicalSlots, name: &str) -> Option<Lsn> {
 #[test]
 fn a_slot_is_used_by_one_connection_at_a_time() {
     let slots = PhysicalSlots::in_memory(2);
-    slots.create("mirror", ALICE, false, Some(Lsn(8))).unwrap();
+    slots.create("mirror", ALICE, Some(Lsn(8))).unwrap();
     assert_eq!(restart_lsn(&slots, "mirror"), Some(Lsn(8)));
     let held = slots.acquire("mirror", ALICE).unwrap();
     assert_eq!(slots.read("mirror").unwrap().active_pid, Some(ALICE));
@@ -47,7 +47,7 @@ fn a_slot_is_used_by_one_connection_at_a_time() {
 fn a_temporary_slot_ends_with_its_connection() {
     let slots = PhysicalSlots::in_memory(2);
     slots
-        .create("temporary", ALICE, true, Some(Lsn(8)))
+        .create_temporary("temporary", ALICE, Some(Lsn(8)))
         .unwrap();
     assert_eq!(sqlstate(slots.acquire("temporary", BOB)), "55006");
     assert_eq!(slots.retained_from(), Some(Lsn(8)));
@@ -66,23 +66,23 @@ fn a_temporary_slot_ends_with_its_connection() {
 #[test]
 fn names_and_count_are_checked() {
     let slots = PhysicalSlots::in_memory(1);
-    assert_eq!(sqlstate(slots.create("a-b", ALICE, false, None)), "42602");
-    let refusal = Refusal::from(slots.create("A", ALICE, false, None).unwrap_err());
+    assert_eq!(sqlstate(slots.create("a-b", ALICE, None)), "42602");
+    let refusal = Refusal::from(slots.create("A", ALICE, None).unwrap_err());
     assert!(refusal.hint.is_some());
-    slots.create("a", ALICE, false, None).unwrap();
-    assert_eq!(sqlstate(slots.create("a", ALICE, false, None)), "42710");
-    assert_eq!(sqlstate(slots.create("b", ALICE, false, None)), "53400");
+    slots.create("a", ALICE, None).unwrap();
+    assert_eq!(sqlstate(slots.create("a", ALICE, None)), "42710");
+    assert_eq!(sqlstate(slots.create("b", ALICE, None)), "53400");
 }
 
 #[test]
 fn slots_come_back_from_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let slots = PhysicalSlots::open(dir.path(), 3).unwrap();
-    slots.create("kept", ALICE, false, Some(Lsn(8))).unwrap();
+    slots.create("kept", ALICE, Some(Lsn(8))).unwrap();
     slots
-        .create("temporary", ALICE, true, Some(Lsn(4)))
+        .create_temporary("temporary", ALICE, Some(Lsn(4)))
         .unwrap();
-    slots.create("dropped", ALICE, false, None).unwrap();
+    slots.create("dropped", ALICE, None).unwrap();
     slots.acquire("kept", ALICE).unwrap().confirm(Lsn(24));
     slots.acquire("temporary", ALICE).unwrap().confirm(Lsn(16));
     slots.save_dirty().unwrap();
@@ -122,12 +122,15 @@ fn slots_come_back_from_the_directory() {
 fn a_file_that_cannot_be_written_refuses_the_command() {
     let dir = tempfile::tempdir().unwrap();
     let slots = PhysicalSlots::open(dir.path(), 3).unwrap();
-    slots.create("kept", ALICE, false, Some(Lsn(8))).unwrap();
+    slots.create("kept", ALICE, Some(Lsn(8))).unwrap();
     std::fs::remove_dir_all(dir.path()).unwrap();
-    let error = slots.create("new", ALICE, false, None).unwrap_err();
+    let error = slots.create("new", ALICE, Some(Lsn(4))).unwrap_err();
     assert!(error.to_string().contains("new.slot.tmp"), "{error}");
     assert_eq!(Refusal::from(error).sqlstate, "58P01");
     assert_eq!(slots.read("new"), None);
+    assert_eq!(slots.retained_from(), Some(Lsn(4)), "its file may be there");
+    slots.create_temporary("new", ALICE, None).unwrap();
+    assert_eq!(slots.retained_from(), Some(Lsn(4)));
     assert_eq!(sqlstate(slots.drop_slot("kept", ALICE)), "58P01");
     assert!(slots.read("kept").is_some());
     assert!(slots.save_dirty().is_err());
@@ -135,6 +138,7 @@ fn a_file_that_cannot_be_written_refuses_the_command() {
     std::fs::create_dir(dir.path()).unwrap();
     slots.save_dirty().unwrap();
     assert!(dir.path().join("kept.slot").exists());
+    assert_eq!(slots.retained_from(), Some(Lsn(8)));
     slots.drop_slot("kept", BOB).unwrap();
     assert!(!dir.path().join("kept.slot").exists());
 }
@@ -149,9 +153,9 @@ fn obsolete_slots_are_lost_once_nobody_uses_them() {
         ("never", None),
         ("ahead", Some(64)),
     ] {
-        slots.create(name, ALICE, false, lsn.map(Lsn)).unwrap();
+        slots.create(name, ALICE, lsn.map(Lsn)).unwrap();
     }
-    slots.create("idle", BOB, true, Some(Lsn(4))).unwrap();
+    slots.create_temporary("idle", BOB, Some(Lsn(4))).unwrap();
     let used = slots.acquire("used", ALICE).unwrap();
     let revoked = used.revocation();
     let is_revoked = || {

@@ -27,6 +27,6 @@ pub(super) fn run(args: &CreateArgs) -> anyhow::Result<()> {
     // How many there may be is for the sender to say.
     let slots = PhysicalSlots::open(&args.slots, usize::MAX)?;
     let restart_lsn = args.restart_lsn.and_then(Lsn::valid);
-    slots.create(&args.name, std::process::id(), false, restart_lsn)?;
+    slots.create(&args.name, std::process::id(), restart_lsn)?;
     Ok(())
 }
