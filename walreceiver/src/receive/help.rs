@@ -22,6 +22,8 @@ Options:
                          longest time between two reports to the server (default: 10)
   -S, --slot=SLOTNAME    replication slot that keeps the WAL on the server
       --synchronous      flush and report at once whatever has come, as a synchronous standby
+      --to=URL           put finished files there and remove them from DIR: s3://BUCKET/PREFIX, gs://, az:// or
+                         file:///DIR
   -v, --verbose          tell about each segment and each start and stop
   -V, --version          show the version, then exit
   -Z, --compress=METHOD[:DETAIL]
@@ -45,6 +47,14 @@ NAME.history tell how timelines follow each other. Receiving begins behind the l
 the slot holds WAL, else where the server is. Every record's checksum is verified before it is written; WAL that fails
 is not archived. Stop it with SIGINT or SIGTERM. With --slot or --synchronous the server is told what is on disk;
 without them it is not, and never counts this as a synchronous standby.
+
+With --to a file that is finished is put there, beside receiving, and removed from DIR once it was read back and is the
+same; .partial files stay in DIR. While the store takes no files they wait in DIR, which needs room for them: that is
+said with each failed attempt, tried again after 1 to 60 seconds. What the server is told is on disk, is on this disk.
+A start looks in both places, so give --to in every run. Never is anything there overwritten: another file of the same
+name ends the program. At the end it waits up to 60 seconds for files on their way; a further signal ends that. With
+--endpos it waits for as long as they are taken, and fails if any is left. Stores are configured by AWS_*, GOOGLE_* and
+AZURE_* in the environment.
 {exit_codes}"
     )
 }

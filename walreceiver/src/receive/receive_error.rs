@@ -11,6 +11,7 @@ use super::archive_sink::ArchiveError;
 use super::help::newest_server;
 use super::libpq_text::{connect_error, connection_error};
 use super::messages::system_error;
+use super::upload::UploadsError;
 use crate::connection::{ConnInfoError, ConnectError, ConnectionError};
 use crate::exit::Exit;
 use crate::run::stream_error::StreamError;
@@ -154,6 +155,9 @@ pub enum ReceiveError {
     /// WAL could not be kept.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// Finished files do not get to where `--to` says.
+    #[error(transparent)]
+    Uploads(#[from] UploadsError),
     /// Signals cannot be handled.
     #[error("could not set up signal handling: {}", system_error(.0))]
     Signals(io::Error),
@@ -172,6 +176,7 @@ impl ReceiveError {
             | Self::Directory { .. }
             | Self::Decompress { .. }
             | Self::OtherSystem { .. }
+            | Self::Uploads(_)
             | Self::Signals(_) => true,
             Self::Archive(error) => error.is_fatal(),
             _ => false,
@@ -195,6 +200,7 @@ impl ReceiveError {
             Self::ServerEnded | Self::Terminated(_) | Self::Lost(_) => Exit::Unreachable,
             Self::Stream(error) => error.exit(),
             Self::Archive(error) => error.exit(),
+            Self::Uploads(error) => error.exit(),
             Self::Signals(_) => Exit::Failure,
         }
     }
