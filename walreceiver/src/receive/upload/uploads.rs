@@ -167,7 +167,8 @@ impl Uploads {
         let count = state.borrow().waiting.len();
         if count > 0 {
             self.messages.info(&format!(
-                "waiting for {count} finished files to get to {}; interrupt to leave them for the next run",
+                "waiting for {count} finished {} to get to {}; interrupt to leave what is left for the next run",
+                if count == 1 { "file" } else { "files" },
                 self.place
             ));
         }

@@ -1,0 +1,644 @@
+//! `receive --to`: finished files get to a directory or an S3 server and leave the archive's directory, whatever fails or is
+//! killed on the way.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use walstream::Lsn;
+use walstream_tests::{
+    Cluster, ClusterOptions, Finished, LONG, Program, Receivewal, Running, S3Server, SHORT, Signal,
+    StopMode, ensure_same_content, ensure_same_records, file_names, object_names, wait_for,
+};
+
+use crate::receive_archive::{content, ensure_servers_own, ensure_servers_own_in};
+
+const NAME: &str = "walreceiver_receive";
+const SEGMENT: u64 = 1 << 20;
+
+fn primary() -> Result<Cluster> {
+    let primary = ClusterOptions::default()
+        .set("wal_keep_size", "1GB")
+        .initdb_option("--wal-segsize=1")
+        .start()?;
+    primary.query("CREATE TABLE t (i int, p text)")?;
+    Ok(primary)
+}
+
+/// Some segments of WAL.
+fn load(primary: &Cluster) -> Result<()> {
+    primary.query(
+        "INSERT INTO t SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 3000) i",
+    )?;
+    Ok(())
+}
+
+fn received(primary: &Cluster) -> Result<()> {
+    primary.wait_for_sent(NAME, primary.flush_lsn()?, LONG)
+}
+
+fn streams(primary: &Cluster) -> Result<()> {
+    wait_for("the stream", LONG, || {
+        Ok(primary.standby_column(NAME, "state")?.as_deref() == Some("streaming"))
+    })
+}
+
+/// A position such that all WAL so far is behind it.
+fn end(primary: &Cluster) -> Result<String> {
+    Ok(Lsn(primary.flush_lsn()?.0 - 1).to_string())
+}
+
+/// A receiver with a place that its files go to.
+struct Site {
+    ours: Receivewal,
+    /// `None` where the place is a directory.
+    store: Option<S3Server>,
+    /// The place as `--to` names it.
+    location: String,
+    /// The place as a directory.
+    place: PathBuf,
+}
+
+impl Site {
+    fn directory() -> Result<Self> {
+        let ours = Receivewal::ours()?;
+        let place = ours.workdir().make_dir("place")?;
+        Ok(Self {
+            location: format!("file://{}", place.display()),
+            store: None,
+            ours,
+            place,
+        })
+    }
+
+    fn s3() -> Result<Self> {
+        let store = S3Server::start()?;
+        Ok(Self {
+            ours: Receivewal::ours()?,
+            location: "s3://wal/cluster/15".to_owned(),
+            place: store.bucket("wal").join("cluster/15"),
+            store: Some(store),
+        })
+    }
+
+    fn store(&mut self) -> Result<&mut S3Server> {
+        self.store.as_mut().context("no server")
+    }
+
+    fn known(&self, program: Program) -> Program {
+        match &self.store {
+            Some(store) => store.known_to(program),
+            None => program,
+        }
+    }
+
+    fn receive(&self, server: &Cluster, more: &[&str]) -> Result<Program> {
+        let conninfo = server.conninfo();
+        let arguments = [
+            "-D",
+            "archive",
+            "-v",
+            "-d",
+            &conninfo,
+            "--to",
+            &self.location,
+        ];
+        Ok(self.known(self.ours.own_name([&arguments[..], more].concat())?))
+    }
+
+    /// Receives all that the server has, which ends well only when all that is finished is in the place.
+    fn receive_all(&self, server: &Cluster) -> Result<Finished> {
+        let end = end(server)?;
+        let ended = self.receive(server, &["-n", "-E", &end])?.succeed(LONG)?;
+        ensure!(
+            self.complete()?.is_empty(),
+            "{:?}; {ended}",
+            self.complete()?
+        );
+        Ok(ended)
+    }
+
+    /// Names in the place.
+    fn stored(&self) -> Result<Vec<String>> {
+        if self.place.exists() {
+            object_names(&self.place)
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Names of finished files that are still in the archive's directory.
+    fn complete(&self) -> Result<Vec<String>> {
+        let mut names = self.ours.files()?;
+        names.retain(|name| !name.ends_with(".partial") && !name.ends_with(".tmp"));
+        Ok(names)
+    }
+
+    /// The place holds whole segments of the server without a gap, and no other segments. Gives their numbers.
+    fn ensure_whole(&self, server: &Cluster) -> Result<Vec<u64>> {
+        let complete = ensure_servers_own_in(&self.place, server)?;
+        let mut stored = self.stored()?;
+        stored.retain(|name| !name.ends_with(".history"));
+        assert_eq!(stored, complete, "nothing else is there");
+        let numbers: Vec<u64> = stored
+            .iter()
+            .map(|name| number(name))
+            .collect::<Result<_>>()?;
+        ensure!(
+            numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "a gap: {stored:?}"
+        );
+        Ok(numbers)
+    }
+}
+
+fn number(name: &str) -> Result<u64> {
+    Ok(u64::from_str_radix(
+        name.get(16..24).unwrap_or_default(),
+        16,
+    )?)
+}
+
+#[test]
+fn finished_files_go_to_a_directory_in_every_kind() -> Result<()> {
+    let primary = primary()?;
+    for (kind, suffix) in [
+        ("none", ""),
+        ("gzip:1", ".gz"),
+        ("lz4", ".lz4"),
+        ("zstd:1", ".zst"),
+    ] {
+        let site = Site::directory()?;
+        let running = site.receive(&primary, &["-Z", kind])?.start()?;
+        streams(&primary)?;
+        load(&primary)?;
+        received(&primary)?;
+        let stopped = running.terminate(LONG)?;
+        assert_eq!(stopped.code(), Some(0), "{stopped}");
+        let files = site.ours.files()?;
+        ensure!(
+            files.len() == 1 && files[0].ends_with(&format!("{suffix}.partial")),
+            "{files:?}"
+        );
+        let numbers = site.ensure_whole(&primary)?;
+        ensure!(numbers.len() > 1, "{kind}: {:?}", site.stored()?);
+        ensure!(
+            site.stored()?
+                .iter()
+                .all(|name| name.get(24..) == Some(suffix)),
+            "{:?}",
+            site.stored()?
+        );
+        // What is not finished is in the directory as before, and the next run goes on with it.
+        ensure_servers_own(&site.ours, &primary)?;
+        assert_eq!(number(&files[0])?, numbers[numbers.len() - 1] + 1);
+        load(&primary)?;
+        let ended = site.receive_all(&primary)?;
+        let start = format!(
+            "starting log streaming at {}",
+            Lsn(number(&files[0])? * SEGMENT)
+        );
+        ensure!(
+            ended
+                .stderr
+                .starts_with(&format!("walreceiver receive: {start} ")),
+            "{ended}"
+        );
+        ensure!(site.ensure_whole(&primary)?.len() > numbers.len());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_files_went_to_restores_a_server() -> Result<()> {
+    let primary = primary()?;
+    let site = Site::directory()?;
+    let running = site.receive(&primary, &[])?.start()?;
+    streams(&primary)?;
+    let mut restored = primary.standby(&[])?;
+    load(&primary)?;
+    primary.query("CHECKPOINT")?;
+    let last = primary.switch_wal()?;
+    wait_for("the last segment in the place", LONG, || {
+        Ok(site.stored()?.contains(&last))
+    })?;
+    let stopped = running.terminate(SHORT)?;
+    assert_eq!(stopped.code(), Some(0), "{stopped}");
+    fs::remove_file(restored.data_dir().join("standby.signal"))?;
+    let command = format!("cp \"{}/%f\" \"%p\"", site.place.display());
+    restored.configure(&[("restore_command", &command), ("primary_conninfo", "")])?;
+    restored.write_file(&restored.data_dir().join("recovery.signal"), "")?;
+    for entry in fs::read_dir(restored.data_dir().join("pg_wal"))? {
+        let path = entry?.path();
+        if path.is_file() {
+            fs::remove_file(path)?;
+        }
+    }
+    restored.start()?;
+    wait_for("the end of recovery", LONG, || {
+        let recovers = restored.query("SELECT pg_is_in_recovery()");
+        Ok(recovers.is_ok_and(|answer| answer == "f"))
+    })
+    .with_context(|| restored.log())?;
+    assert_eq!(restored.query("SELECT count(*) FROM t")?, "3000");
+    ensure_same_content(&primary, &restored)
+}
+
+#[test]
+fn an_s3_server_has_all_of_it_when_the_end_is_reached() -> Result<()> {
+    let primary = primary()?;
+    let site = Site::s3()?;
+    // Something to begin behind.
+    site.receive_all(&primary)?;
+    load(&primary)?;
+    load(&primary)?;
+    let ended = site.receive_all(&primary)?;
+    let numbers = site.ensure_whole(&primary)?;
+    ensure!(numbers.len() > 3, "{numbers:?}");
+    let finished = ended.stderr.matches("finished segment at").count();
+    let stored = ended
+        .stderr
+        .matches(&format!("stored \"{}/", site.location))
+        .count();
+    assert_eq!(finished, stored, "{ended}");
+    // The same is read from the URL as PostgreSQL's own reads from the server's directory.
+    let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
+    let name = |number: u64| format!("00000001{number:016X}");
+    let workdir = site.ours.workdir();
+    let url = format!("{}/{}", site.location, name(first));
+    let dump = workdir
+        .program("walreceiver")?
+        .args(["waldump", &url, &name(last)]);
+    let dumped = site.known(dump).run(LONG)?;
+    let pg_wal = primary.data_dir().join("pg_wal");
+    let theirs = workdir
+        .external(&primary.programs().program("pg_waldump"))
+        .args(["-p", &pg_wal.to_string_lossy(), &name(first), &name(last)])
+        .run(LONG)?;
+    ensure!(dumped.stdout.lines().count() > 3000, "{dumped}");
+    ensure_same_records(&dumped.stdout, &theirs.stdout)?;
+    // Nothing to do is no harm, and a place alone says where to begin.
+    site.ours.clear()?;
+    load(&primary)?;
+    let ended = site.receive_all(&primary)?;
+    let start = format!("starting log streaming at {} ", Lsn((last + 1) * SEGMENT));
+    ensure!(ended.stderr.contains(&start), "{ended}");
+    site.ensure_whole(&primary)?;
+    Ok(())
+}
+
+/// The first position of the next run, by what is in the two places.
+fn expected_start(site: &Site) -> Result<Option<Lsn>> {
+    let mut segments = Vec::new();
+    for name in site.ours.files()?.into_iter().chain(site.stored()?) {
+        let is_segment = name.len() == 24 || name.len() == 32 && name.ends_with(".partial");
+        if is_segment {
+            segments.push((number(&name)?, !name.ends_with(".partial")));
+        }
+    }
+    let last = segments.into_iter().max();
+    Ok(last.map(|(number, complete)| Lsn((number + u64::from(complete)) * SEGMENT)))
+}
+
+#[test]
+fn a_run_goes_on_behind_the_last_segment_wherever_it_was_killed() -> Result<()> {
+    let primary = primary()?;
+    let mut site = Site::s3()?;
+    let mut both = 0;
+    for round in 0..10 {
+        let expected = expected_start(&site)?;
+        let mut running = site.receive(&primary, &[])?.start()?;
+        running.wait_for_output("starting log streaming at", LONG)?;
+        if let Some(expected) = expected {
+            let text = format!("starting log streaming at {expected} (timeline 1)");
+            ensure!(
+                running.stderr().contains(&text),
+                "round {round}: expected {text}: {}",
+                running.stderr()
+            );
+        }
+        streams(&primary)?;
+        let before = site.stored()?.len();
+        load(&primary)?;
+        match round % 5 {
+            // Right when a segment is finished, when it is being sent, when it has its name there.
+            0 => wait_for("a finished file", LONG, || Ok(!site.complete()?.is_empty()))?,
+            1 => wait_for("a file on its way", LONG, || {
+                let is_sent = |name: &String| name.ends_with(".uploading");
+                Ok(site.stored()?.iter().any(is_sent) || site.stored()?.len() > before)
+            })?,
+            2 => wait_for("an object", LONG, || Ok(site.stored()?.len() > before))?,
+            3 => wait_for("a second object", LONG, || {
+                Ok(site.stored()?.len() > before + 1)
+            })?,
+            _ => {}
+        }
+        running.kill_9()?;
+        // Ends requests that are still there, so that what it holds is what the next run finds.
+        site.store()?.restart()?;
+        if round == 7 {
+            // As a kill between the two steps leaves it: in both places.
+            let stored = site.stored()?;
+            let last = stored.iter().rfind(|name| name.len() == 24);
+            let last = last.context("no object")?;
+            let copy = site.ours.archive().join(last);
+            fs::copy(site.place.join(last), &copy)?;
+            site.ours.workdir().own(&copy)?;
+        }
+        let stored = site.stored()?;
+        both += site
+            .complete()?
+            .iter()
+            .filter(|name| stored.contains(name))
+            .count();
+    }
+    ensure!(both > 0, "no file was ever in both places");
+    site.receive_all(&primary)?;
+    // Files on their way that a kill interrupted are removed by who sends the same file again.
+    let numbers = site.ensure_whole(&primary)?;
+    ensure!(numbers.len() > 10, "{numbers:?}");
+    Ok(())
+}
+
+#[test]
+fn receiving_goes_on_while_the_store_is_down() -> Result<()> {
+    let primary = primary()?;
+    let mut site = Site::s3()?;
+    let mut running = site.receive(&primary, &[])?.start()?;
+    streams(&primary)?;
+    site.store()?.stop();
+    for _ in 0..3 {
+        load(&primary)?;
+    }
+    received(&primary)?;
+    running.wait_for_output("next try in", LONG)?;
+    load(&primary)?;
+    received(&primary)?;
+    ensure!(running.is_running()?, "{}", running.stderr());
+    let waiting = site.complete()?;
+    ensure!(waiting.len() > 3, "{waiting:?}");
+    running.wait_for_output("finished files wait in \"archive\", next try in", LONG)?;
+    ensure!(
+        running.stderr().contains(&format!(
+            "could not look for {}/{}",
+            site.location, waiting[0]
+        )),
+        "{}",
+        running.stderr()
+    );
+    site.store()?.restart()?;
+    running.wait_for_output(&format!("{} takes files again", site.location), LONG)?;
+    wait_for("all files in the store", LONG, || {
+        Ok(site.complete()?.is_empty())
+    })?;
+    let stopped = running.terminate(SHORT)?;
+    assert_eq!(stopped.code(), Some(0), "{stopped}");
+    site.ensure_whole(&primary)?;
+    ensure_servers_own(&site.ours, &primary)?;
+    Ok(())
+}
+
+/// Starts a run, stops the store, and gives it something to wait with.
+fn with_files_that_wait(primary: &Cluster, site: &mut Site, more: &[&str]) -> Result<Running> {
+    let running = site.receive(primary, more)?.start()?;
+    streams(primary)?;
+    site.store()?.stop();
+    load(primary)?;
+    Ok(running)
+}
+
+#[test]
+fn an_end_says_what_is_left_and_the_next_run_brings_it() -> Result<()> {
+    let primary = primary()?;
+    let mut site = Site::s3()?;
+    let mut running = with_files_that_wait(&primary, &mut site, &[])?;
+    received(&primary)?;
+    running.signal(Signal::TERM)?;
+    running.wait_for_output("interrupt to leave what is left for the next run", LONG)?;
+    ensure!(running.is_running()?, "{}", running.stderr());
+    running.signal(Signal::TERM)?;
+    let stopped = running.wait(SHORT)?;
+    assert_eq!(stopped.code(), Some(0), "{stopped}");
+    let left = site.complete()?;
+    let text = format!(
+        "{} finished files are not in {}, from \"{}\" on: they stay in \"archive\"",
+        left.len(),
+        site.location,
+        left[0]
+    );
+    ensure!(stopped.stderr.contains(&text), "{text}: {stopped}");
+
+    // While the store is not there, nobody knows where to begin.
+    let end = end(&primary)?;
+    let refused = site.receive(&primary, &["-E", &end])?.run(LONG)?;
+    refused.expect_failure(
+        1,
+        &["could not find out which segments are in", &site.location],
+    )?;
+    assert_eq!(site.complete()?, left);
+
+    site.store()?.restart()?;
+    let ended = site.receive_all(&primary)?;
+    let first = format!("stored \"{}/{}\"", site.location, left[0]);
+    ensure!(ended.stderr.contains(&first), "{ended}");
+    site.ensure_whole(&primary)?;
+
+    // The end position is reached when all is there; else it is a failure.
+    primary.query("INSERT INTO t VALUES (0)")?;
+    let segments_on = Lsn(primary.flush_lsn()?.0 + SEGMENT).to_string();
+    let mut running = with_files_that_wait(&primary, &mut site, &["-n", "-E", &segments_on])?;
+    running.wait_for_output("interrupt to leave what is left for the next run", LONG)?;
+    running.signal(Signal::INT)?;
+    let stopped = running.wait(SHORT)?;
+    stopped.expect_failure(1, &["not in", &site.location, "they stay in \"archive\""])?;
+    site.store()?.restart()?;
+    site.receive_all(&primary)?;
+    site.ensure_whole(&primary)?;
+    Ok(())
+}
+
+#[test]
+fn another_file_of_the_same_name_ends_it() -> Result<()> {
+    let primary = primary()?;
+    for site in [Site::directory()?, Site::s3()?] {
+        site.receive_all(&primary)?;
+        let mut running = site.receive(&primary, &[])?.start()?;
+        running.wait_for_output("starting log streaming at", LONG)?;
+        streams(&primary)?;
+        let next = primary.query("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+        fs::create_dir_all(&site.place)?;
+        let foreign = site.place.join(&next);
+        fs::write(&foreign, vec![7; usize::try_from(SEGMENT)?])?;
+        load(&primary)?;
+        // By itself: nobody stops it.
+        let ended = running.wait(LONG)?;
+        ended.expect_failure(
+            6,
+            &[
+                &format!("{next} exists already and is another file"),
+                "nothing was overwritten",
+            ],
+        )?;
+        ensure!(!ended.stderr.contains("interrupt signal"), "{ended}");
+        ensure!(fs::read(&foreign)?.iter().all(|byte| *byte == 7));
+        let kept = content(&site.ours.archive().join(&next))?;
+        ensure!(kept == primary.wal_file(&next)?, "{next} differs");
+        // Once it is out of the way, the next run goes on, and nothing is missing.
+        fs::remove_file(&foreign)?;
+        site.receive_all(&primary)?;
+        site.ensure_whole(&primary)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_timeline_switch_and_its_history_file() -> Result<()> {
+    let mut primary = primary()?;
+    let mut standby = primary.standby(&[("wal_keep_size", "1GB")])?;
+    standby.start()?;
+    let mut site = Site::s3()?;
+    let mut running = site.receive(&standby, &[])?.start()?;
+    running.wait_for_output("starting log streaming", LONG)?;
+    streams(&standby)?;
+    load(&primary)?;
+    let last = primary.flush_lsn()?;
+    wait_for("replay", LONG, || Ok(standby.current_lsn()? >= last))?;
+    primary.stop(StopMode::Fast)?;
+    // What is of the new timeline is all there at once when the store comes back.
+    site.store()?.stop();
+    standby.promote()?;
+    running.wait_for_output("switched to timeline 2 at", LONG)?;
+    load(&standby)?;
+    received(&standby)?;
+    site.store()?.restart()?;
+    wait_for("all files in the store", LONG, || {
+        Ok(site.complete()?.is_empty())
+    })?;
+    let stopped = running.terminate(SHORT)?;
+    assert_eq!(stopped.code(), Some(0), "{stopped}");
+    let stored = |text: &str| {
+        let at = stopped
+            .stderr
+            .find(&format!("stored \"{}/{text}", site.location));
+        at.with_context(|| format!("no {text} was stored: {stopped}"))
+    };
+    ensure!(stored("00000002.history")? < stored("00000002000")?);
+    assert_eq!(
+        fs::read(site.place.join("00000002.history"))?,
+        standby.wal_file("00000002.history")?
+    );
+    let numbers = ensure_servers_own_in(&site.place, &standby)?;
+    ensure!(
+        numbers.iter().any(|name| name.starts_with("00000001"))
+            && numbers.iter().any(|name| name.starts_with("00000002")),
+        "{numbers:?}"
+    );
+    // The old timeline's last segment was not finished, and stays.
+    let files = site.ours.files()?;
+    let is_old = |name: &String| name.starts_with("00000001") && name.ends_with(".partial");
+    ensure!(files.iter().any(is_old), "{files:?}");
+
+    // A run that has nothing but the store goes on with the new timeline, and needs the history file no second time.
+    site.ours.clear()?;
+    let again = site.receive_all(&standby)?;
+    ensure!(again.stderr.contains("(timeline 2)"), "{again}");
+    ensure!(!again.stderr.contains(".history"), "{again}");
+    ensure!(
+        file_names(&site.place)?
+            .iter()
+            .any(|name| name == "00000002.history")
+    );
+    Ok(())
+}
+
+#[test]
+fn places_that_cannot_be_used_are_refused_at_the_start() -> Result<()> {
+    let primary = primary()?;
+    let conninfo = primary.conninfo();
+    let mut site = Site::s3()?;
+    let run = |program: Program| program.run(LONG);
+    let to = |location: &str| -> Result<Program> {
+        let arguments = ["-D", "archive", "-d", &conninfo, "--to", location];
+        Ok(site.known(site.ours.own_name(arguments)?))
+    };
+    let archive = site.ours.archive().display().to_string();
+    let missing = site.ours.workdir().join("missing").display().to_string();
+    for (location, code, texts) in [
+        ("s3://other/x", 1, &["s3://other/x"][..]),
+        ("ftp://h/x", 2, &["ftp:// is not known"]),
+        ("gs://bucket/x", 1, &["gs://bucket/x"]),
+        ("az://container/x", 2, &["AZURE_*"]),
+        (&archive, 2, &["--to names the directory of -D"]),
+        ("archive", 2, &["--to names the directory of -D"]),
+        (&missing, 8, &["create it first"]),
+    ] {
+        if location.starts_with("gs:") {
+            // Without credentials it would ask a server of Google's own.
+            continue;
+        }
+        let refused = run(to(location)?)?;
+        refused.expect_failure(code, texts)?;
+        assert_eq!(site.ours.files()?, Vec::<String>::new(), "{location}");
+    }
+    let wrong_secret = to(&site.location)?.env("AWS_SECRET_ACCESS_KEY", "another");
+    run(wrong_secret)?.expect_failure(1, &["could not find out", &site.location])?;
+    let no_sync = site.receive(&primary, &["--no-sync"])?;
+    run(no_sync)?.expect_failure(2, &["cannot use --to together with --no-sync"])?;
+    // Called by the other name every failure is 1, and the option is there too.
+    let other_name = ["-D", "archive", "-d", &conninfo, "--to", "archive"];
+    let refused = site.ours.command(other_name).run(SHORT)?;
+    refused.expect_failure(1, &["pg_receivewal: error: --to names the directory of -D"])?;
+
+    // WAL of another system is there.
+    load(&primary)?;
+    site.receive_all(&primary)?;
+    load(&primary)?;
+    site.receive_all(&primary)?;
+    let stored = site.stored()?;
+    ensure!(!stored.is_empty());
+    site.ours.clear()?;
+    let other = ClusterOptions::default()
+        .own_system()
+        .initdb_option("--wal-segsize=1")
+        .start()?;
+    let refused = site.receive(&other, &[])?.run(LONG)?;
+    refused.expect_failure(6, &["system identifier is", &site.location])?;
+    assert_eq!(site.stored()?, stored);
+    // The same of files that wait in the directory, though the store has none yet.
+    let last = stored.last().context("none")?;
+    let copy = site.ours.archive().join(last);
+    fs::copy(site.place.join(last), &copy)?;
+    site.ours.workdir().own(&copy)?;
+    site.location = "s3://wal/empty".to_owned();
+    site.place = site.store()?.bucket("wal").join("empty");
+    let refused = site.receive(&other, &[])?.run(LONG)?;
+    refused.expect_failure(6, &["system identifier is", last])?;
+    ensure!(site.stored()?.is_empty(), "{:?}", site.stored()?);
+    Ok(())
+}
+
+/// What a standby or slot is told is flushed is what this disk has, whether the store takes it or not.
+#[test]
+fn commits_do_not_wait_for_the_store() -> Result<()> {
+    let mut primary = primary()?;
+    let mut site = Site::s3()?;
+    primary.query("SELECT pg_create_physical_replication_slot('archive', true)")?;
+    let running = site
+        .receive(&primary, &["--synchronous", "-S", "archive"])?
+        .start()?;
+    streams(&primary)?;
+    site.store()?.stop();
+    primary.alter_system("synchronous_standby_names", NAME)?;
+    wait_for("the synchronous standby", SHORT, || {
+        Ok(primary.standby_column(NAME, "sync_state")?.as_deref() == Some("sync"))
+    })?;
+    load(&primary)?;
+    primary.wait_for_flush(NAME, primary.flush_lsn()?, SHORT)?;
+    ensure!(!site.complete()?.is_empty());
+    primary.alter_system("synchronous_standby_names", "")?;
+    running.kill_9()?;
+    site.store()?.restart()?;
+    site.receive_all(&primary)?;
+    site.ensure_whole(&primary)?;
+    Ok(())
+}
