@@ -112,6 +112,8 @@ impl Queue {
     /// without the other.
     pub(super) fn stored(&self, remove: impl FnOnce()) {
         let held = self.hold_removals();
+        // Who waits for the last file to be elsewhere finds it removed.
+        remove();
         self.state.send_modify(|state| {
             let file = state.waiting.pop_front();
             let segment = file.and_then(|file| file.segment);
@@ -123,7 +125,6 @@ impl Queue {
                 state.told = 0;
             }
         });
-        remove();
         drop(held);
     }
 
