@@ -338,7 +338,7 @@ impl Receiving<'_> {
             }
             StreamError::Connection(ConnectionError::Server(error)) => {
                 self.leave_segment(sink)?;
-                ReceiveError::Terminated(error.to_string())
+                ReceiveError::Terminated(error)
             }
             StreamError::Connection(error) => ReceiveError::Lost(error),
             StreamError::BadWal { source, valid_end } => {

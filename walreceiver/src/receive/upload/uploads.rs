@@ -125,7 +125,6 @@ impl Uploads {
 
     /// Until the guard is dropped, no file is removed from the directory: a segment is in the directory, or counted by
     /// [`Self::newest`].
-    #[must_use]
     pub fn hold_removals(&self) -> MutexGuard<'_, ()> {
         self.queue.hold_removals()
     }
