@@ -146,7 +146,10 @@ impl Site {
             .map(|name| number(name))
             .collect::<Result<_>>()?;
         ensure!(
-            numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            numbers
+                .iter()
+                .zip(numbers.iter().skip(1))
+                .all(|(number, next)| *next == number + 1),
             "a gap: {stored:?}"
         );
         Ok(numbers)
