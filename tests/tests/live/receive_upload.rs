@@ -648,6 +648,43 @@ fn places_that_cannot_be_used_are_refused_at_the_start() -> Result<()> {
     Ok(())
 }
 
+/// What is on its way to the store is held in memory in parts, not as whole files.
+#[test]
+fn memory_stays_flat() -> Result<()> {
+    let primary = ClusterOptions::default()
+        .set("wal_keep_size", "4GB")
+        .set("max_wal_size", "4GB")
+        .start()?;
+    let site = Site::s3()?;
+    let start = primary.query("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    primary.query(
+        "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 30) AS p FROM generate_series(1, 150000) i",
+    )?;
+    // An empty partial file says where to begin.
+    let first = site.ours.archive().join(format!("{start}.partial"));
+    fs::write(&first, "")?;
+    site.ours.workdir().own(&first)?;
+    let mut running = site
+        .receive(&primary, &["-n", "-E", &end(&primary)?])?
+        .start()?;
+    let status = format!("/proc/{}/status", running.pid().as_raw_nonzero());
+    let mut peak = 0;
+    wait_for("its end", LONG, || {
+        if let Ok(text) = fs::read_to_string(&status)
+            && let Some(line) = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))
+        {
+            peak = line.trim().trim_end_matches(" kB").parse()?;
+        }
+        Ok(!running.is_running()?)
+    })?;
+    let ended = running.wait(SHORT)?;
+    assert_eq!(ended.code(), Some(0), "{ended}");
+    ensure!((1..=48 * 1024).contains(&peak), "{peak} kB");
+    let complete = ensure_servers_own_in(&site.place, &primary)?;
+    ensure!(complete.len() >= 8, "{complete:?}");
+    Ok(())
+}
+
 /// What a standby or slot is told is flushed is what this disk has, whether the store takes it or not.
 #[test]
 fn commits_do_not_wait_for_the_store() -> Result<()> {
