@@ -2,7 +2,6 @@
 //! killed on the way.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -469,7 +468,7 @@ fn a_store_that_hangs_keeps_nobody() -> Result<()> {
     let mut running = site.receive(&primary, &[])?.start()?;
     streams(&primary)?;
     site.store()?.stop();
-    let hanging = TcpListener::bind(site.store()?.address())?;
+    let hanging = site.store()?.listener()?;
     load(&primary)?;
     let connection = hanging.accept()?;
     received(&primary)?;

@@ -48,13 +48,13 @@ the slot holds WAL, else where the server is. Every record's checksum is verifie
 is not archived. Stop it with SIGINT or SIGTERM. With --slot or --synchronous the server is told what is on disk;
 without them it is not, and never counts this as a synchronous standby.
 
-With --to a file that is finished is put there, beside receiving, and removed from DIR once it was read back and is the
-same; .partial files stay in DIR. While the store takes no files they wait in DIR, which needs room for them: that is
-said with each failed attempt, tried again after 1 to 60 seconds. What the server is told is on disk, is on this disk.
-A start looks in both places, so give --to in every run. Never is anything there overwritten: another file of the same
-name ends the program. At the end it waits up to 60 seconds for files on their way; a further signal ends that. With
---endpos it waits for as long as they are taken, and fails if any is left. Stores are configured by AWS_*, GOOGLE_* and
-AZURE_* in the environment.
+With --to each finished file is put there while receiving goes on, read back, and then removed from DIR. Files .partial
+stay in DIR. A start looks in both places, so give --to in every run. Stores are configured by AWS_*, GOOGLE_* and
+AZURE_* in the environment. While the store takes no files they wait in DIR, which needs the room; each failure is told,
+and tried again after 1 to 60 seconds. Nothing in the store is overwritten: another file of the same name ends the
+program. The flush position that the server is told is that of DIR's disk. At the end files on their way are waited for,
+up to 60 seconds or until another signal; with --endpos for as long as the store takes them, and a file that is left
+makes it fail.
 {exit_codes}"
     )
 }
