@@ -586,6 +586,36 @@ fn a_timeline_switch_and_its_history_file() -> Result<()> {
     Ok(())
 }
 
+/// Two standbys that were promoted from different places have a timeline 2 each; an archive holds one of them.
+#[test]
+fn another_timeline_of_the_same_number_is_refused() -> Result<()> {
+    let primary = primary()?;
+    let mut first = primary.standby(&[("wal_keep_size", "1GB")])?;
+    let mut second = primary.standby(&[("wal_keep_size", "1GB")])?;
+    first.start()?;
+    second.start()?;
+    first.promote()?;
+    primary.query("INSERT INTO t VALUES (0)")?;
+    let last = primary.flush_lsn()?;
+    wait_for("replay", LONG, || Ok(second.current_lsn()? >= last))?;
+    second.promote()?;
+    let history = "00000002.history";
+    ensure!(first.wal_file(history)? != second.wal_file(history)?);
+    let site = Site::s3()?;
+    site.receive_all(&first)?;
+    load(&first)?;
+    site.receive_all(&first)?;
+    let stored = site.stored()?;
+    ensure!(stored.contains(&history.to_owned()), "{stored:?}");
+    load(&second)?;
+    load(&second)?;
+    // Without --no-loop: this does not pass by itself.
+    let refused = site.receive(&second, &[])?.run(LONG)?;
+    refused.expect_failure(6, &["history file of timeline 2", "another one"])?;
+    assert_eq!(site.stored()?, stored);
+    Ok(())
+}
+
 #[test]
 fn places_that_cannot_be_used_are_refused_at_the_start() -> Result<()> {
     let primary = primary()?;

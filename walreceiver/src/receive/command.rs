@@ -1,6 +1,6 @@
 //! The command from its arguments to its exit code, and the loop around connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
@@ -220,6 +220,7 @@ async fn act(call: &Call, options: &Options, messages: &Messages) -> Result<Exit
         last: None,
         uploads: None,
         stored_histories: BTreeMap::new(),
+        same_histories: BTreeSet::new(),
         left_is_queued: false,
     };
     let Some(destination) = destination else {

@@ -1,6 +1,6 @@
 //! One connection's life: where receiving begins, and its streams of WAL through however many timelines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ use super::options::Options;
 use super::receive_error::ReceiveError;
 use super::server;
 use super::start_position::{Newest, StartPosition, local_segments, start_of};
-use super::upload::{Uploads, left_files};
+use super::upload::{Uploads, UploadsError, left_files};
 use crate::connection::{Connection, ConnectionError};
 use crate::mirror::durable::FileError;
 use crate::mirror::flushed::TimelinePosition;
@@ -55,6 +55,8 @@ pub struct Receiving<'a> {
     pub uploads: Option<Uploads>,
     /// History files that need not be fetched, nor be in the directory, because they are where files are put.
     pub stored_histories: BTreeMap<TimelineId, Vec<u8>>,
+    /// Timelines of which the server's history file is known to be the archive's.
+    pub same_histories: BTreeSet<TimelineId>,
     /// What an earlier run left in the directory is on its way.
     pub left_is_queued: bool,
 }
@@ -243,8 +245,15 @@ impl Receiving<'_> {
         sink: &mut ArchiveSink<ArchiveDisk>,
         timeline: TimelineId,
     ) -> Result<Option<Vec<u8>>, ReceiveError> {
-        if let Some(content) = self.stored_histories.get(&timeline) {
-            return Ok(Some(content.clone()));
+        if let Some(content) = self.stored_histories.get(&timeline).cloned() {
+            if !self.same_histories.contains(&timeline) {
+                let theirs = server::history_file(connection, timeline).await?;
+                if theirs.is_some_and(|theirs| theirs != content) {
+                    return Err(UploadsError::OtherHistory { timeline }.into());
+                }
+                self.same_histories.insert(timeline);
+            }
+            return Ok(Some(content));
         }
         let content = match local_history(sink.archive(), timeline) {
             Some(content) => content,

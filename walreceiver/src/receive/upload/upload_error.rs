@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use walsender::source::archive::objects::OpenStoreError;
 use walsender::source::archive::{ArchiveError, UploadError};
-use walstream::Lsn;
+use walstream::{Lsn, TimelineId};
 
 use crate::exit::Exit;
 use crate::receive::messages::system_error;
@@ -53,6 +53,15 @@ pub enum UploadsError {
         /// The position that the name says.
         expected: Lsn,
     },
+    /// The server's timeline is another one of the same number.
+    #[error(
+        "the history file of timeline {timeline} on the server is another one than in the archive: two servers were promoted to \
+         the same timeline, and an archive holds one of them; use another place for this one"
+    )]
+    OtherHistory {
+        /// The timeline.
+        timeline: TimelineId,
+    },
     /// A file cannot be put there, however often it is tried.
     #[error("{0}")]
     Refused(Arc<UploadError>),
@@ -87,6 +96,7 @@ impl UploadsError {
             Self::Open(_) | Self::SamePlace { .. } => Exit::Usage,
             Self::List { .. } | Self::NotStored { .. } | Self::Thread(_) => Exit::Failure,
             Self::Misplaced { .. } => Exit::Corrupt,
+            Self::OtherHistory { .. } => Exit::WrongSystem,
             Self::Refused(error) => match **error {
                 UploadError::Different { .. } => Exit::WrongSystem,
                 _ => Exit::Corrupt,
