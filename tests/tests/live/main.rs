@@ -27,6 +27,8 @@ mod receive_endings;
 mod receive_faults;
 mod receive_messages;
 mod receive_timelines;
+mod receive_upload;
+mod receive_upload_faults;
 mod record_names;
 mod recorded_coordinator;
 mod recorded_sender;
