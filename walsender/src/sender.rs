@@ -18,8 +18,8 @@ use crate::slot::PhysicalSlots;
 use crate::source::WalSource;
 use crate::standby::{StandbyStatus, Standbys};
 
-/// Slots of a source that does not say how many it has (`max_replication_slots`).
-const DEFAULT_MAX_SLOTS: usize = 10;
+/// How often the slots are saved, which says how much WAL is kept longer than needed.
+const SAVE_SLOTS_EVERY: Duration = Duration::from_secs(3);
 
 /// A sender that runs on the current tokio runtime. Dropping it cuts it off.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub struct Sender {
     shared: Arc<Shared>,
     address: ListenAddress,
     accepting: JoinHandle<()>,
+    saving: JoinHandle<()>,
 }
 
 /// A sender that cannot start.
@@ -73,13 +74,27 @@ pub(crate) struct Shared {
 }
 
 impl Sender {
-    /// Starts to listen and to serve.
+    /// Starts to listen and to serve, with slots in memory.
     ///
     /// # Errors
     /// [`SenderError`] when it cannot listen at the address.
     pub async fn start(
         config: SenderConfig,
         source: Arc<dyn WalSource>,
+    ) -> Result<Self, SenderError> {
+        let slots = PhysicalSlots::in_memory(source.identity().max_replication_slots());
+        Self::start_with_slots(config, source, slots).await
+    }
+
+    /// Starts to listen and to serve, with these slots, which a source that removes WAL asks what it must keep. They are
+    /// saved every few seconds, and by [`shut_down`](Self::shut_down).
+    ///
+    /// # Errors
+    /// [`SenderError`] when it cannot listen at the address.
+    pub async fn start_with_slots(
+        config: SenderConfig,
+        source: Arc<dyn WalSource>,
+        slots: PhysicalSlots,
     ) -> Result<Self, SenderError> {
         config.listen.check()?;
         let listener =
@@ -89,13 +104,8 @@ impl Sender {
                     address: config.listen.clone(),
                     source,
                 })?;
-        let max_slots = source.identity().settings.get("max_replication_slots");
         let shared = Arc::new(Shared {
-            slots: PhysicalSlots::new(
-                max_slots
-                    .and_then(|count| count.parse().ok())
-                    .unwrap_or(DEFAULT_MAX_SLOTS),
-            ),
+            slots,
             standbys: Standbys::default(),
             cancel_keys: CancelKeys::default(),
             life: watch::Sender::new(Life::Running),
@@ -106,6 +116,7 @@ impl Sender {
         Ok(Self {
             address: listener.address().clone(),
             accepting: tokio::spawn(listener.run(Arc::clone(&shared))),
+            saving: tokio::spawn(save_slots_until_the_end(Arc::clone(&shared))),
             shared,
         })
     }
@@ -147,7 +158,7 @@ impl Sender {
         let _ = (&mut self.accepting).await;
     }
 
-    /// Tells clients to leave and ends; a client that has not left in this time is cut off.
+    /// Tells clients to leave and ends; a client that has not left in this time is cut off. At the end the slots are saved.
     pub async fn shut_down(mut self, grace: Duration) {
         self.shared.life.send_if_modified(|life| {
             let runs = *life == Life::Running;
@@ -160,12 +171,39 @@ impl Sender {
             self.cut_off();
             self.ended().await;
         }
+        // Another sender may have the slots' directory when this returns.
+        let _ = (&mut self.saving).await;
+        // What the clients said last.
+        save_slots(&self.shared).await;
     }
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
         self.cut_off();
+    }
+}
+
+/// Saves the slots from time to time while the sender runs.
+async fn save_slots_until_the_end(shared: Arc<Shared>) {
+    let mut life = shared.life();
+    loop {
+        tokio::select! {
+            () = life.ends() => return,
+            () = tokio::time::sleep(SAVE_SLOTS_EVERY) => {}
+        }
+        save_slots(&shared).await;
+    }
+}
+
+/// A failure is no reason to end: the WAL is kept until the slots can be saved.
+async fn save_slots(shared: &Shared) {
+    let slots = shared.slots.clone();
+    let saved = tokio::task::spawn_blocking(move || slots.save_dirty()).await;
+    if let Ok(Err(error)) = saved {
+        tracing::error!(
+            "cannot save the replication slots, so WAL is kept that they no longer need: {error}"
+        );
     }
 }
 

@@ -5,22 +5,24 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use walstream::protocol::copy::{PrimaryKeepalive, StandbyMessage, StandbyStatusUpdate, XLogData};
 use walstream::protocol::identify::NextTimeline;
 use walstream::protocol::message::FrontendMessage;
-use walstream::timeline::TimelineHistory;
 use walstream::{Lsn, PgTimestamp, TimelineId};
 
 use crate::connection::{Client, ClientFrame, Interruption, Session, closed, shutting_down};
 use crate::refusal::Refusal;
-use crate::slot::AcquiredSlot;
+use crate::slot::{AcquiredSlot, SlotError};
 use crate::source::{WalPosition, WalSource};
 use crate::standby::StandbyState;
 
 /// The most WAL in one message, in bytes (`MAX_SEND_SIZE`).
 const MAX_SEND_SIZE: u64 = 128 << 10;
 const WAL_PAGE: u64 = 8 << 10;
+
+/// First version that does not let a slot be used whose WAL was given up.
+const REFUSES_INVALIDATED_SINCE: u32 = 180_000;
 
 /// A running stream.
 struct Stream<'a> {
@@ -47,9 +49,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
     timeline: Option<TimelineId>,
 ) -> Result<(), Interruption> {
     let shared = &session.shared;
-    let slot = slot
-        .map(|name| shared.slots.acquire(name, session.key.pid))
-        .transpose()?;
+    let slot = slot.map(|name| acquire(session, name)).transpose()?;
     let flushed = shared.source.flushed();
     let newest = *flushed.borrow();
     let timeline = timeline.unwrap_or(newest.timeline);
@@ -94,6 +94,22 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
     Ok(())
 }
 
+/// Takes the slot for the stream.
+///
+/// Before version 18 a slot whose WAL was given up may be used: where the WAL at the start position is gone, as it is
+/// then, the client gets the error about that; where it is there, the slot keeps WAL again.
+///
+/// # Source
+/// `ReplicationSlotAcquire` in `src/backend/replication/slot.c`, since version 18 with `error_if_invalid`.
+fn acquire(session: &Session, name: &str) -> Result<AcquiredSlot, Refusal> {
+    let slot = session.shared.slots.acquire(name, session.key.pid)?;
+    let version = session.shared.source.identity().server_version_num;
+    if slot.is_invalidated() && version >= REFUSES_INVALIDATED_SINCE {
+        return Err(SlotError::Invalidated(name.to_owned()).into());
+    }
+    Ok(slot)
+}
+
 fn finish<S>(client: &mut Client<S>, next: Option<NextTimeline>) {
     if let Some(next) = next {
         client
@@ -114,11 +130,7 @@ fn next_timeline(
     if timeline == newest {
         return Ok(None);
     }
-    let history = match source.timeline_history(newest)? {
-        Some(content) => TimelineHistory::parse(newest, &content)
-            .map_err(|error| Refusal::error("XX000", error.to_string()))?,
-        None => TimelineHistory::without_ancestors(newest),
-    };
+    let history = super::history(source, newest)?;
     match (
         history.switch_point(timeline),
         history.next_timeline(timeline),
@@ -151,6 +163,7 @@ impl Stream<'_> {
     ) -> Result<(), Interruption> {
         let shared = Arc::clone(&self.session.shared);
         let mut life = shared.life();
+        let revocation = self.slot.as_ref().map(AcquiredSlot::revocation);
         while !(self.done_sending && self.done_receiving && client.answer.is_empty()) {
             if client.answer.is_empty() && !self.done_sending && !client.answer.is_cut_off() {
                 self.fill(client)?;
@@ -168,6 +181,8 @@ impl Stream<'_> {
                 // The sender lives as long as its source.
                 _ = self.flushed.changed(), if is_idle => {}
                 () = life.shuts_down() => return Err(shutting_down().into()),
+                // PostgreSQL ends the process with SIGTERM.
+                () = revoked(revocation.as_deref()) => return Err(shutting_down().into()),
                 () = sleep_until(deadline) => self.handle_timeout(client)?,
             }
         }
@@ -247,8 +262,14 @@ impl Stream<'_> {
 
     fn handle_status<S>(&self, client: &mut Client<S>, update: &StandbyStatusUpdate) {
         self.session.standby.set_reply(update, self.replied_at);
-        if let (Some(slot), Some(flush_lsn)) = (&self.slot, update.flush_lsn.valid()) {
-            slot.confirm(flush_lsn);
+        if let (Some(slot), Some(flush_lsn)) = (&self.slot, update.flush_lsn.valid())
+            && let Some(before) = slot.confirm(flush_lsn)
+        {
+            tracing::warn!(
+                pid = self.session.key.pid,
+                slot = slot.name(),
+                "the standby reports {flush_lsn} as flushed, and had reported {before}: its slot goes back, too"
+            );
         }
         if update.reply_requested {
             self.keepalive(client, false);
@@ -285,6 +306,14 @@ impl Stream<'_> {
         keepalive.encode(&mut payload);
         client.answer.copy_data(&payload);
         self.session.shared.limit_stream(&mut client.answer);
+    }
+}
+
+/// Waits until the slot is to be let go.
+async fn revoked(revocation: Option<&Notify>) {
+    match revocation {
+        Some(revocation) => revocation.notified().await,
+        None => std::future::pending().await,
     }
 }
 

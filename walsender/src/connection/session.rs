@@ -118,6 +118,8 @@ async fn run_query<S: AsyncRead + AsyncWrite>(
                 "{}",
                 refusal.message
             );
+            // PostgreSQL's `WalSndErrorCleanup` does so, too.
+            session.shared.slots.forget_connection(session.key.pid);
             client.answer.error(&refusal);
         }
         Err(interruption) => return Err(interruption),

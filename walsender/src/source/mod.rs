@@ -12,6 +12,9 @@ use thiserror::Error;
 use tokio::sync::watch;
 use walstream::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
+/// Slots of a source that does not say how many it has (`max_replication_slots`).
+const DEFAULT_MAX_SLOTS: usize = 10;
+
 /// A position on a timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalPosition {
@@ -34,6 +37,17 @@ pub struct SourceIdentity {
     pub parameter_status: Vec<(String, String)>,
     /// What `SHOW` answers; names in lower case.
     pub settings: BTreeMap<String, String>,
+}
+
+impl SourceIdentity {
+    /// How many slots the server may have: its `max_replication_slots`, or PostgreSQL's default.
+    #[must_use]
+    pub fn max_replication_slots(&self) -> usize {
+        let setting = self.settings.get("max_replication_slots");
+        setting
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(DEFAULT_MAX_SLOTS)
+    }
 }
 
 /// A base backup that a source can give.
