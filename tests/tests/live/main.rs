@@ -36,6 +36,7 @@ mod refusals;
 mod removed_wal;
 mod replication_commands;
 mod sender_slots;
+mod serve_archive;
 mod shutdown;
 mod slot_wal_status;
 mod standby_names;
