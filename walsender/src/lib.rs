@@ -32,6 +32,8 @@ mod sender;
 pub mod slot;
 pub mod source;
 pub mod standby;
+mod view;
 
 pub use config::{ListenAddress, ListenAddressError, SenderConfig};
 pub use sender::{Sender, SenderError, WaitInterrupted};
+pub use view::SenderView;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use walstream::Lsn;
-use walstream::sync::{SyncRule, WaitMode};
+use walstream::sync::{StandbyLsns, SyncRule, WaitMode};
 
 use crate::cancel::CancelKeys;
 use crate::config::{ListenAddress, ListenAddressError, SenderConfig};
@@ -19,6 +19,7 @@ use crate::listener::Listener;
 use crate::slot::PhysicalSlots;
 use crate::source::WalSource;
 use crate::standby::{StandbyStatus, Standbys};
+use crate::view::SenderView;
 
 /// How often the slots are saved, which says how much WAL is kept longer than needed.
 const SAVE_SLOTS_EVERY: Duration = Duration::from_secs(3);
@@ -152,6 +153,20 @@ impl Sender {
                 format!("host={directory} port={port}")
             }
         }
+    }
+
+    /// What can be asked of it from elsewhere, also when it has ended.
+    #[must_use]
+    pub fn view(&self) -> SenderView {
+        SenderView::new(Arc::clone(&self.shared))
+    }
+
+    /// What the standbys that the rule requires have reached, as a value to watch: 0/0 until they have confirmed
+    /// something, and as it was while the rule requires none. It never goes back, and no position of it is beyond what the
+    /// source has flushed.
+    #[must_use]
+    pub fn released(&self) -> watch::Receiver<StandbyLsns> {
+        self.shared.standbys.released()
     }
 
     /// What it knows of its standbys, by the number of their connections.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use walstream::protocol::copy::{HotStandbyFeedback, StandbyStatusUpdate};
 use walstream::sync::{
     StandbyId, StandbyLsns, StandbyRow, SyncRep, SyncRule, SyncState, WaitMode, WaiterId,
@@ -64,6 +64,8 @@ pub struct StandbyStatus {
 #[derive(Clone, Debug)]
 pub(crate) struct Standbys {
     state: Arc<Mutex<State>>,
+    /// What the required standbys have reached.
+    released: watch::Sender<StandbyLsns>,
 }
 
 #[derive(Debug)]
@@ -106,7 +108,13 @@ impl Standbys {
                 sync: SyncRep::new(rule, flushed_here),
                 connections: BTreeMap::new(),
             })),
+            released: watch::Sender::new(StandbyLsns::default()),
         }
+    }
+
+    /// What the required standbys have reached, whenever it changes; as it was while none is required.
+    pub(crate) fn released(&self) -> watch::Receiver<StandbyLsns> {
+        self.released.subscribe()
     }
 
     pub(crate) fn enter(
@@ -185,6 +193,13 @@ impl Standbys {
             while let Some((_, wake)) = state.sync.poll_released() {
                 released.push(wake);
             }
+            let lsns = state.sync.released_lsns();
+            // Under the lock, so that an older value never comes after a newer one.
+            self.released.send_if_modified(|known| {
+                let is_new = *known != lsns;
+                *known = lsns;
+                is_new
+            });
             result
         };
         for wake in released {

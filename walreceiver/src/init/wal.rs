@@ -59,6 +59,7 @@ pub(super) async fn receive(
         slot,
         timeline,
         config: receiver_config(),
+        relay: None,
     };
     let end = stream_wal(
         connection,

@@ -288,6 +288,7 @@ impl Receiving<'_> {
             slot: self.options.slot.clone(),
             timeline,
             config: self.receiver_config(),
+            relay: None,
         };
         let mut stop = self.stop.clone();
         let ended = stream_wal(

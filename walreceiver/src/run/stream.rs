@@ -12,6 +12,7 @@ use walstream::protocol::command::{Command, Grammar};
 use walstream::protocol::copy::{PrimaryMessage, XLogData};
 use walstream::protocol::identify::NextTimeline;
 use walstream::protocol::receiver::{Receiver, ReceiverConfig, ReceiverError, ReceiverEvent};
+use walstream::sync::StandbyLsns;
 use walstream::{Lsn, PgTimestamp, TimelineId};
 
 use super::acknowledged::RecordBoundaries;
@@ -20,7 +21,7 @@ use super::stream_error::StreamError;
 use crate::connection::{BackendMessage, Connection, ConnectionError};
 use crate::mirror::durable::FileError;
 use crate::mirror::flushed::TimelinePosition;
-use crate::wal_sink::{ProgressReceiver, WalDestination};
+use crate::wal_sink::{ProgressReceiver, SinkProgress, WalDestination};
 
 /// Messages that are handled before progress and deadlines are looked at again.
 const MESSAGES_PER_ROUND: usize = 64;
@@ -49,6 +50,8 @@ pub struct StreamRequest {
     pub timeline: TimelineId,
     /// What is reported and when.
     pub config: ReceiverConfig,
+    /// Where given, these are reported, as far as they are here, too: what the receiver's own standbys have.
+    pub relay: Option<watch::Receiver<StandbyLsns>>,
 }
 
 /// How a stream ended without an error.
@@ -67,9 +70,9 @@ pub struct StreamStatus {
     pub timeline: TimelineId,
     /// End of what came.
     pub received_lsn: Lsn,
-    /// End of what is written.
+    /// End of what is written here.
     pub write_lsn: Lsn,
-    /// End of what is flushed.
+    /// End of what is flushed here.
     pub flush_lsn: Lsn,
     /// The server's end of WAL as it last said; [`Lsn::INVALID`] before it said anything.
     pub server_wal_end: Lsn,
@@ -87,6 +90,17 @@ pub struct StreamStatus {
 pub trait StreamObserver {
     /// Called after each round of work; must be quick.
     fn status(&mut self, status: &StreamStatus);
+
+    /// WAL was checked and given to the destination; must be quick.
+    fn received(&mut self, start_lsn: Lsn, data: &Bytes) {
+        let _ = (start_lsn, data);
+    }
+
+    /// Whole records up to here are flushed. Called before that is acknowledged to the server, and again without news; must
+    /// be quick.
+    fn flushed(&mut self, position: TimelinePosition) {
+        let _ = position;
+    }
 
     /// Called before a flush position is acknowledged to the server, with the end of the last whole record before it.
     ///
@@ -122,8 +136,21 @@ pub async fn stream_wal<D: WalDestination>(
     }
     wal.follow_timeline(request.timeline);
     let progress = destination.progress();
+    // What a connection that was lost brought last may not be flushed yet.
+    let here = StandbyLsns {
+        write: progress.current().write_lsn,
+        flush: progress.current().flush_lsn,
+        apply: Lsn::INVALID,
+    };
+    let first = match &request.relay {
+        Some(relay) => relayed(*relay.borrow(), here),
+        None => here,
+    };
+    let receiver = Receiver::new(request.config, start_lsn, request.timeline, Instant::now())
+        .report_from(first.write, first.flush, first.apply);
     let mut stream = Stream {
-        receiver: Receiver::new(request.config, start_lsn, request.timeline, Instant::now()),
+        receiver,
+        relay: request.relay.clone(),
         boundaries: RecordBoundaries::new(wal.valid_end().min(progress.current().flush_lsn)),
         progress,
         connection,
@@ -169,6 +196,8 @@ struct Stream<'a, D, O> {
     wal: &'a mut CheckedWal,
     observer: &'a mut O,
     receiver: Receiver,
+    /// What is reported instead of our own progress.
+    relay: Option<watch::Receiver<StandbyLsns>>,
     boundaries: RecordBoundaries,
     progress: ProgressReceiver,
     /// How long the server may take to take or give what it must.
@@ -206,6 +235,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
                 changed = self.progress.changed() => {
                     changed?;
                 }
+                () = relay_changed(&mut self.relay) => {}
                 () = sleep_until(deadline) => {
                     self.receiver.handle_timeout(Instant::now())?;
                 }
@@ -271,6 +301,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
         self.wal
             .check(&data)
             .map_err(|source| StreamError::BadWal { source, valid_end })?;
+        self.observer.received(start_lsn, &data);
         self.destination.write(start_lsn, data).await?;
         self.boundaries.received(self.wal.valid_end());
         Ok(())
@@ -281,19 +312,16 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
         let progress = self.progress.observe()?;
         // After a timeline switch the destination may hold more than this stream has reached.
         let received = self.receiver.received_lsn();
-        self.receiver.handle_written(
-            progress
-                .write_lsn
-                .min(received)
-                .max(self.receiver.written_lsn()),
-        )?;
-        self.receiver.handle_flushed(
-            progress
-                .flush_lsn
-                .min(received)
-                .max(self.receiver.flushed_lsn()),
-        )?;
-        let whole = self.boundaries.flushed(self.receiver.flushed_lsn());
+        let whole = TimelinePosition {
+            timeline: self.receiver.timeline(),
+            lsn: self.boundaries.flushed(progress.flush_lsn.min(received)),
+        };
+        self.observer.flushed(whole);
+        self.report(StandbyLsns {
+            write: progress.write_lsn.min(received),
+            flush: progress.flush_lsn.min(received),
+            apply: Lsn::INVALID,
+        })?;
         if self.receiver.wants_flush() && self.flush_asked < received {
             self.flush_asked = received;
             self.destination.flush_now()?;
@@ -302,10 +330,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
             .receiver
             .poll_transmit(Instant::now(), SystemTime::now().into())
         {
-            self.observer.acknowledge(TimelinePosition {
-                timeline: self.receiver.timeline(),
-                lsn: whole,
-            })?;
+            self.observer.acknowledge(whole)?;
             // The first one asks for an answer, so that an idle server says at once where its WAL ends.
             update.reply_requested |= std::mem::take(&mut self.is_first_update);
             self.reply.clear();
@@ -316,17 +341,32 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
                 () = sleep(self.timeout) => return Err(silence(self.timeout, received)),
             }
         }
-        self.tell();
+        self.tell(progress);
         Ok(())
     }
 
-    fn tell(&mut self) {
+    /// Gives the state machine what it is to report: our own progress, or what those have for whom it is relayed.
+    fn report(&mut self, here: StandbyLsns) -> Result<(), ReceiverError> {
+        let lsns = match &mut self.relay {
+            Some(relay) => relayed(*relay.borrow_and_update(), here),
+            None => here,
+        };
+        let receiver = &mut self.receiver;
+        receiver.handle_written(lsns.write.max(receiver.written_lsn()))?;
+        let flush = lsns.flush.min(receiver.written_lsn());
+        receiver.handle_flushed(flush.max(receiver.flushed_lsn()))?;
+        let apply = lsns.apply.min(receiver.flushed_lsn());
+        receiver.handle_applied(apply.max(receiver.applied_lsn()))
+    }
+
+    fn tell(&mut self, progress: SinkProgress) {
+        let received_lsn = self.receiver.received_lsn();
         let primary = self.receiver.primary();
         self.observer.status(&StreamStatus {
             timeline: self.receiver.timeline(),
-            received_lsn: self.receiver.received_lsn(),
-            write_lsn: self.receiver.written_lsn(),
-            flush_lsn: self.receiver.flushed_lsn(),
+            received_lsn,
+            write_lsn: progress.write_lsn.min(received_lsn),
+            flush_lsn: progress.flush_lsn.min(received_lsn),
             server_wal_end: primary.server_wal_end,
             sent_at: primary.sent_at,
             last_message_at: primary.last_message_at,
@@ -347,7 +387,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
     /// Ends the stream from our side.
     async fn end(&mut self) -> Result<StreamEnd, StreamError> {
         self.flush_all().await?;
-        let flushed = self.receiver.flushed_lsn();
+        let flushed = self.progress.current().flush_lsn;
         let goodbye = async {
             self.connection.send_copy_done().await?;
             loop {
@@ -431,6 +471,25 @@ fn silence(timeout: Option<Duration>, received_lsn: Lsn) -> StreamError {
         silence: timeout.unwrap_or_default(),
         received_lsn,
     })
+}
+
+/// What is reported for others: what they have, as far as it is here, too. Nothing is applied here, but may be there.
+fn relayed(theirs: StandbyLsns, here: StandbyLsns) -> StandbyLsns {
+    StandbyLsns {
+        write: theirs.write.min(here.write),
+        flush: theirs.flush.min(here.flush),
+        apply: theirs.apply.min(here.flush),
+    }
+}
+
+/// Waits until those for whom the stream is relayed have come further.
+async fn relay_changed(relay: &mut Option<watch::Receiver<StandbyLsns>>) {
+    if let Some(relay) = relay
+        && relay.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn sleep(duration: Option<Duration>) {

@@ -3,7 +3,7 @@
 pub mod archive;
 pub mod piece;
 pub mod recording;
-pub(crate) mod segment_cache;
+pub mod segment_cache;
 pub mod served_archive;
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
-use walstream::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
 pub use piece::{FilePiece, LaterPiece, SegmentFile, WalPiece};
 
@@ -45,6 +45,17 @@ pub struct SourceIdentity {
 }
 
 impl SourceIdentity {
+    /// A server of this system, format and version (`server_version_num`), with defaults for what nothing else is known
+    /// of.
+    #[must_use]
+    pub fn of_version(
+        system_identifier: SystemIdentifier,
+        dialect: &Dialect,
+        server_version_num: u32,
+    ) -> Self {
+        served_archive::identity_of_version(system_identifier, dialect, server_version_num)
+    }
+
     /// How many slots the server may have: its `max_replication_slots`, or PostgreSQL's default.
     #[must_use]
     pub fn max_replication_slots(&self) -> usize {

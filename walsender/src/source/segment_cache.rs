@@ -17,7 +17,7 @@ pub(crate) type Pending = Arc<OnceCell<Arc<SegmentFile>>>;
 /// The open files of a source, by timeline and segment: each is opened once however many standbys follow. A file is
 /// open for as long as a standby holds it, and the last few stay open beyond that.
 #[derive(Debug, Default)]
-pub(crate) struct SegmentCache {
+pub struct SegmentCache {
     state: Mutex<State>,
 }
 
@@ -30,12 +30,13 @@ struct State {
 
 impl SegmentCache {
     /// The open file of this segment.
-    pub(crate) fn find(&self, name: SegmentName) -> Option<Arc<SegmentFile>> {
+    #[must_use]
+    pub fn find(&self, name: SegmentName) -> Option<Arc<SegmentFile>> {
         self.lock().open.get(&name)?.upgrade()
     }
 
     /// Takes a file that was just opened, and gives the one to use: another was faster, perhaps.
-    pub(crate) fn insert(&self, name: SegmentName, file: Arc<SegmentFile>) -> Arc<SegmentFile> {
+    pub fn insert(&self, name: SegmentName, file: Arc<SegmentFile>) -> Arc<SegmentFile> {
         let mut state = self.lock();
         state.pending.remove(&name);
         if let Some(found) = state.open.get(&name).and_then(Weak::upgrade) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use walstream::dialect::PgMajor;
 use walstream::wal::page::LongPageHeader;
-use walstream::{Dialect, SegmentSize};
+use walstream::{Dialect, SegmentSize, SystemIdentifier};
 
 use crate::source::SourceIdentity;
 
@@ -29,9 +29,18 @@ const REPORTS_SEARCH_PATH_SINCE: u32 = 18;
 
 /// The server whose WAL begins with this page.
 pub(super) fn identity(header: &LongPageHeader, dialect: &Dialect) -> SourceIdentity {
-    let (major, minor) = (dialect.major.number(), newest_minor(dialect.major));
-    let server_version_num = major * 10_000 + minor;
-    let server_version = format!("{major}.{minor}");
+    let server_version_num = dialect.major.number() * 10_000 + newest_minor(dialect.major);
+    of_version(header.system_identifier, dialect, server_version_num)
+}
+
+/// A server of this version, with the settings that nothing else is known of.
+pub(in crate::source) fn of_version(
+    system_identifier: SystemIdentifier,
+    dialect: &Dialect,
+    server_version_num: u32,
+) -> SourceIdentity {
+    let major = server_version_num / 10_000;
+    let server_version = format!("{major}.{}", server_version_num % 10_000);
     let mut parameter_status = vec![("application_name", ""), ("client_encoding", "SQL_ASCII")];
     parameter_status.push(("DateStyle", "ISO, MDY"));
     if major >= REPORTS_READ_ONLY_SINCE {
@@ -63,7 +72,7 @@ pub(super) fn identity(header: &LongPageHeader, dialect: &Dialect) -> SourceIden
         ("wal_segment_size", with_unit(dialect.segment_size)),
     ];
     SourceIdentity {
-        system_identifier: header.system_identifier,
+        system_identifier,
         server_version_num,
         segment_size: dialect.segment_size,
         parameter_status: parameter_status

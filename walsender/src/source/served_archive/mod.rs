@@ -40,6 +40,7 @@ use walstream::wal::segment_name::SegmentName;
 use walstream::{Dialect, Lsn, PageSize, TimelineId};
 
 pub use error::ServedArchiveError;
+pub(super) use identity::of_version as identity_of_version;
 
 use super::archive::{Archive, ArchiveLocation, ArchiveOptions};
 use super::segment_cache::SegmentCache;

@@ -127,6 +127,19 @@ impl Receiver {
         }
     }
 
+    /// Reports these positions at first, as one does who relays the stream: what its own standbys have, not what it has
+    /// itself. Those beyond the start count as the start, and what is flushed or applied never counts as more than what is
+    /// written or flushed. A position that is not known is [`Lsn::INVALID`]: 0/0 on the wire, for which no commit is
+    /// released and no slot advances.
+    #[must_use]
+    pub fn report_from(mut self, write: Lsn, flush: Lsn, apply: Lsn) -> Self {
+        self.written_lsn = write.min(self.received_lsn);
+        self.flushed_lsn = flush.min(self.written_lsn);
+        self.applied_lsn = apply.min(self.flushed_lsn);
+        self.reported = self.positions();
+        self
+    }
+
     /// The stream's timeline.
     #[must_use]
     pub const fn timeline(&self) -> TimelineId {

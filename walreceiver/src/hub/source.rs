@@ -1,0 +1,245 @@
+//! [`MirrorSource`]: a mirror as a source of WAL.
+//!
+//! What is served ends with the last whole record that is flushed. Half a record behind it is flushed and checked as far as
+//! pages go, but its CRC cannot be: it may turn out to be damaged and be received again, or be no part of the history that
+//! the upstream server goes on with. Nobody who follows must ever hold a byte that the mirror itself would take back. (A
+//! cascading server of PostgreSQL sends what is flushed, and its standbys come back for what was wrong.)
+//!
+//! **Invariant:** bytes before the served end never change, in whichever file they are: the sink writes behind it, makes
+//! files and never replaces one, and begins again at the last whole record at the earliest. So a file that was opened once
+//! holds all that is ever read from it, and its bytes may go to a socket without being looked at.
+//!
+//! The mirror removes no WAL, so there is nothing that slots have to keep.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use walsender::source::segment_cache::SegmentCache;
+use walsender::source::{
+    FilePiece, SegmentFile, SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition,
+    WalSource,
+};
+use walstream::timeline::TimelineHistory;
+use walstream::wal::segment_name::{SegmentName, WalFileName};
+use walstream::{Lsn, SegmentSize, TimelineId};
+
+use super::identity::identity;
+use super::recent_wal::RecentWal;
+use crate::mirror::flushed::TimelinePosition;
+use crate::mirror::state::MirrorFacts;
+
+/// A mirror that is received into, as a source.
+#[derive(Debug)]
+pub struct MirrorSource {
+    pg_wal: PathBuf,
+    segment_size: SegmentSize,
+    identity: SourceIdentity,
+    flushed: watch::Sender<WalPosition>,
+    history: Mutex<Known>,
+    recent: RecentWal,
+    segments: SegmentCache,
+}
+
+/// The history of the timeline that is served.
+#[derive(Clone, Debug)]
+struct Known {
+    history: Arc<TimelineHistory>,
+    /// Its file; `None` for the first timeline.
+    content: Option<Bytes>,
+}
+
+impl MirrorSource {
+    /// A mirror whose WAL is whole and flushed up to `end`, with about `memory` bytes for what comes. Reads small files.
+    #[must_use]
+    pub fn new(mirror: &Path, facts: &MirrorFacts, end: TimelinePosition, memory: usize) -> Self {
+        let new = Self {
+            pg_wal: mirror.join("pg_wal"),
+            segment_size: facts.dialect.segment_size,
+            identity: identity(mirror, facts),
+            flushed: watch::Sender::new(WalPosition {
+                timeline: end.timeline,
+                lsn: end.lsn,
+            }),
+            history: Mutex::new(Known::without_ancestors(end.timeline)),
+            recent: RecentWal::new(memory),
+            segments: SegmentCache::default(),
+        };
+        new.learn_history(end.timeline);
+        new
+    }
+
+    /// WAL was checked and is about to be written.
+    pub fn received(&self, start_lsn: Lsn, data: &Bytes) {
+        self.recent.push(start_lsn, data);
+    }
+
+    /// Whole records up to here are flushed. Without news nothing happens; the position never goes back.
+    pub fn flushed_up_to(&self, position: TimelinePosition) {
+        let known = *self.flushed.borrow();
+        let order = |timeline: TimelineId, lsn: Lsn| (timeline, lsn);
+        if order(position.timeline, position.lsn) <= order(known.timeline, known.lsn) {
+            return;
+        }
+        if position.timeline != known.timeline {
+            // The mirror has the file since before it followed the switch.
+            self.learn_history(position.timeline);
+        }
+        self.flushed.send_replace(WalPosition {
+            timeline: position.timeline,
+            lsn: position.lsn,
+        });
+    }
+
+    /// The bytes that are in memory.
+    #[must_use]
+    pub const fn recent(&self) -> &RecentWal {
+        &self.recent
+    }
+
+    fn learn_history(&self, timeline: TimelineId) {
+        let content = self.read_history(timeline).ok().flatten();
+        let parsed = content.as_ref().and_then(|content| {
+            let history = TimelineHistory::parse(timeline, content).ok()?;
+            Some(Arc::new(history))
+        });
+        let known = match parsed {
+            Some(history) => Known { history, content },
+            None => Known::without_ancestors(timeline),
+        };
+        *self.known() = known;
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        // No code that holds the lock can leave it half changed.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_history(&self, timeline: TimelineId) -> Result<Option<Bytes>, SourceError> {
+        let name = WalFileName::History(timeline).file_name(self.segment_size);
+        match std::fs::read(self.pg_wal.join(&name)) {
+            Ok(content) => Ok(Some(Bytes::from(content))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SourceError::Unreadable {
+                segment: name,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// The segment files that hold WAL of this timeline from `lsn` on, best first, each with the end up to which it does.
+    ///
+    /// # Source
+    /// `WalSndSegmentOpen` in `src/backend/replication/walsender.c`: where the timeline was left within the segment, the
+    /// next one's file holds its bytes, too.
+    fn names(&self, timeline: TimelineId, lsn: Lsn) -> Vec<(SegmentName, Lsn)> {
+        let number = lsn.segment_number(self.segment_size);
+        let name = |timeline| SegmentName { timeline, number };
+        let within = |switch_lsn: Lsn| switch_lsn.segment_number(self.segment_size) == number;
+        let history = Arc::clone(&self.known().history);
+        let mut names = Vec::with_capacity(2);
+        if let (Some(switch_lsn), Some(next)) = (
+            history.switch_point(timeline),
+            history.next_timeline(timeline),
+        ) && within(switch_lsn)
+        {
+            names.push((name(next), switch_lsn));
+        }
+        names.push((name(timeline), Lsn::MAX));
+        if timeline == history.timeline()
+            && let Some(parent) = history.parent()
+            && within(parent.switch_lsn)
+            && lsn < parent.switch_lsn
+        {
+            names.push((name(parent.timeline), parent.switch_lsn));
+        }
+        names
+    }
+
+    /// The segment's file, opened once for all who follow; `None` when there is none.
+    fn open(&self, name: SegmentName) -> Result<Option<Arc<SegmentFile>>, SourceError> {
+        if let Some(file) = self.segments.find(name) {
+            return Ok(Some(file));
+        }
+        let segment = name.file_name(self.segment_size);
+        let path = self.pg_wal.join(&segment);
+        match File::open(&path) {
+            Ok(file) => {
+                let file = SegmentFile::new(file, segment, path.to_string_lossy().into_owned());
+                Ok(Some(self.segments.insert(name, Arc::new(file))))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SourceError::Unreadable {
+                segment,
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+impl Known {
+    fn without_ancestors(timeline: TimelineId) -> Self {
+        Self {
+            history: Arc::new(TimelineHistory::without_ancestors(timeline)),
+            content: None,
+        }
+    }
+}
+
+impl WalSource for MirrorSource {
+    fn identity(&self) -> &SourceIdentity {
+        &self.identity
+    }
+
+    fn flushed(&self) -> watch::Receiver<WalPosition> {
+        self.flushed.subscribe()
+    }
+
+    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<WalPiece, SourceError> {
+        // What timelines have in common is the same bytes, and of one that was left nothing behind the switch is asked for.
+        if let Some(bytes) = self.recent.read(&range) {
+            return Ok(WalPiece::Memory(bytes));
+        }
+        let start = range.start;
+        let segment_end = start
+            .next_segment_start(self.segment_size)
+            .unwrap_or(Lsn::MAX);
+        for (name, limit) in self.names(timeline, start) {
+            if let Some(file) = self.open(name)? {
+                let end = range.end.min(segment_end).min(limit);
+                let offset = start.segment_offset(self.segment_size);
+                let piece = FilePiece::new(file, offset, end.saturating_sub(start));
+                return Ok(WalPiece::File(piece));
+            }
+        }
+        Err(SourceError::SegmentRemoved {
+            name: SegmentName::at(timeline, start, self.segment_size).file_name(self.segment_size),
+        })
+    }
+
+    fn timeline_history(&self, timeline: TimelineId) -> Result<Option<Bytes>, SourceError> {
+        {
+            let known = self.known();
+            if known.history.timeline() == timeline && known.content.is_some() {
+                return Ok(known.content.clone());
+            }
+        }
+        self.read_history(timeline)
+    }
+
+    /// The start of the segment in which WAL ends: the mirror removes none, and nothing says where the primary's last
+    /// checkpoint began.
+    fn restart_lsn(&self) -> Lsn {
+        let end = self.flushed.borrow().lsn;
+        end.segment_start(self.segment_size)
+    }
+
+    /// A mirror's files are as of its backup, without the WAL since.
+    fn base_backup(&self) -> Result<Option<StoredBackup>, SourceError> {
+        Ok(None)
+    }
+}

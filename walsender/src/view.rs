@@ -1,0 +1,50 @@
+//! [`SenderView`]: what a sender can be asked, for status commands and metrics.
+
+use std::fmt;
+use std::sync::Arc;
+
+use walstream::sync::{StandbyLsns, SyncRule};
+
+use crate::sender::Shared;
+use crate::slot::SlotView;
+use crate::standby::StandbyStatus;
+
+/// What a sender can be asked. Clones ask the same sender; when it has ended, it has no standbys any more.
+#[derive(Clone)]
+pub struct SenderView(Arc<Shared>);
+
+impl SenderView {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// What it knows of its standbys, by the number of their connections.
+    #[must_use]
+    pub fn standbys(&self) -> Vec<StandbyStatus> {
+        self.0.standbys.list()
+    }
+
+    /// Which standbys commits wait for.
+    #[must_use]
+    pub fn sync_rule(&self) -> SyncRule {
+        self.0.standbys.rule()
+    }
+
+    /// What the standbys that the rule requires have reached.
+    #[must_use]
+    pub fn released(&self) -> StandbyLsns {
+        *self.0.standbys.released().borrow()
+    }
+
+    /// The slots, by name.
+    #[must_use]
+    pub fn slots(&self) -> Vec<SlotView> {
+        self.0.slots.list()
+    }
+}
+
+impl fmt::Debug for SenderView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SenderView")
+    }
+}
