@@ -9,6 +9,7 @@ pub mod cli;
 pub mod connection;
 pub mod demo;
 pub mod exit;
+pub mod hub;
 pub mod init;
 pub mod mirror;
 pub mod receive;

@@ -1,7 +1,7 @@
 //! The daemon: prove the mirror, connect, stream, and begin again when what ended the stream can pass.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::stream::{Stop, StreamRequest};
 use super::stream_error::StreamError;
 use crate::connection::ConnInfo;
 use crate::exit::Recovery;
+use crate::hub::{Hub, HubConfig};
 use crate::mirror::durable::FileError;
 use crate::mirror::flushed::{FlushedFile, TimelinePosition};
 use crate::mirror::lock::MirrorLock;
@@ -49,6 +50,8 @@ pub struct RunConfig {
     pub no_loop: bool,
     /// Longest wait before connecting again.
     pub max_wait: Duration,
+    /// Serve the mirror to further standbys.
+    pub hub: Option<HubConfig>,
 }
 
 /// How a run ended that was asked to end.
@@ -80,9 +83,11 @@ pub async fn run(
         "listen on",
         &config.mirror.join(status_socket::SOCKET_NAME),
     ))?;
+    let hub_view = Arc::new(OnceLock::new());
     let _socket = AbortOnDrop(tokio::spawn(status_socket::serve(
         listener,
         live.subscribe(),
+        Arc::clone(&hub_view),
     )));
     let _last = AbortOnDrop(tokio::spawn(LastStatus::keep(
         config.mirror.clone(),
@@ -118,6 +123,7 @@ pub async fn run(
     });
     let system = state.facts.system_identifier;
     let segment_size = state.facts.dialect.segment_size;
+    let facts = state.facts.clone();
     let mut keeper = Keeper::open(
         &config.mirror,
         state,
@@ -126,12 +132,23 @@ pub async fn run(
         failures,
     )
     .await?;
-    let mut observer = Observer::new(live, flushed_file, keeper.saves(), segment_size);
+    // The keeper has made durable what there is.
+    let hub = match &config.hub {
+        Some(hub) => Some(Hub::start(hub, &config.mirror, &facts, end).await?),
+        None => None,
+    };
+    if let Some(hub) = &hub {
+        // Nobody else sets it.
+        let _ = hub_view.set(hub.view());
+    }
+    let mut observer = Observer::new(live, flushed_file, keeper.saves(), segment_size)
+        .feeding(hub.as_ref().map(|hub| Arc::clone(hub.source())));
     let mut daemon = Daemon {
         request: StreamRequest {
             slot,
             timeline: end.timeline,
             config: config.receiver,
+            relay: hub.as_ref().and_then(Hub::relay),
         },
         backoff: Backoff::new(FIRST_WAIT.min(config.max_wait), config.max_wait),
         damaged_at: None,
@@ -164,6 +181,12 @@ pub async fn run(
     let (records, bytes) = (keeper.wal().records(), keeper.wal().bytes());
     // Whatever ended it, what was received is made durable.
     let end = keeper.close().await;
+    if let Some(hub) = hub {
+        if let Ok(end) = &end {
+            hub.source().flushed_up_to(*end);
+        }
+        hub.stop().await;
+    }
     if let Err(error) = LastStatus::write(&config.mirror, &live.borrow()) {
         tracing::debug!(%error, "cannot write the status file");
     }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use walstream::Lsn;
 
+use crate::hub::status::HubStatus;
+
 /// Where the daemon stands with its primary. The names are those of `pg_stat_replication.state` where it has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -84,15 +86,18 @@ pub struct LiveStatus {
     pub last_error: Option<String>,
     /// When that was, in microseconds since 1970.
     pub last_error_at_us: Option<i64>,
+    /// The hub that serves the mirror, when asked over the socket; null without `--serve`.
+    #[serde(default)]
+    pub hub: Option<HubStatus>,
 }
 
 /// LSNs as people read them.
-mod lsn_text {
+pub(crate) mod lsn_text {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
     use walstream::Lsn;
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         lsn: &Option<Lsn>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -102,7 +107,7 @@ mod lsn_text {
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Lsn>, D::Error> {
         Option::<String>::deserialize(deserializer)?

@@ -76,6 +76,7 @@ async fn command(args: &RunArgs) -> Result<RunReport, RunError> {
         },
         no_loop: args.no_loop,
         max_wait: args.max_wait,
+        hub: args.hub.config(&args.pgdata),
         conninfo,
     };
     if let Some(address) = args.metrics {

@@ -1,15 +1,18 @@
 //! [`Observer`]: carries what a stream says of itself to the status socket, the metrics and the mirror's small files.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tokio::sync::watch;
-use walstream::{PgTimestamp, SegmentSize};
+use walstream::{Lsn, PgTimestamp, SegmentSize};
 
 use super::live::{LiveStatus, ReceiverState};
 use super::metrics::ReceiverMetrics;
 use super::run_error::RunError;
 use super::session::Session;
 use super::stream::{StreamObserver, StreamStatus};
+use crate::hub::MirrorSource;
 use crate::mirror::durable::FileError;
 use crate::mirror::flushed::{FlushedFile, TimelinePosition};
 use crate::wal_sink::SinkProgress;
@@ -26,6 +29,8 @@ pub(super) struct Observer<'a> {
     counted: (u64, u64),
     /// The next connection is not the first.
     is_reconnect: bool,
+    /// What serves the mirror.
+    hub: Option<Arc<MirrorSource>>,
 }
 
 impl<'a> Observer<'a> {
@@ -45,7 +50,13 @@ impl<'a> Observer<'a> {
             segment_size,
             counted: (0, 0),
             is_reconnect: false,
+            hub: None,
         }
+    }
+
+    /// Tells a hub, too, what came and what is flushed.
+    pub(super) fn feeding(self, hub: Option<Arc<MirrorSource>>) -> Self {
+        Self { hub, ..self }
     }
 
     /// The daemon is in this state now.
@@ -132,6 +143,18 @@ impl StreamObserver for Observer<'_> {
                 status.caught_up_at_us = Some(now);
             }
         });
+    }
+
+    fn received(&mut self, start_lsn: Lsn, data: &Bytes) {
+        if let Some(hub) = &self.hub {
+            hub.received(start_lsn, data);
+        }
+    }
+
+    fn flushed(&mut self, position: TimelinePosition) {
+        if let Some(hub) = &self.hub {
+            hub.flushed_up_to(position);
+        }
     }
 
     fn acknowledge(&mut self, position: TimelinePosition) -> Result<(), FileError> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::hub::options::HubArgs;
+
 /// Receive WAL into a mirror, for as long as the primary lives.
 ///
 /// Streams from where the mirror stands, checks every record, writes and syncs it, and reports to the primary what is
@@ -14,6 +16,11 @@ use clap::Args;
 /// `walreceiver --help`.
 ///
 /// To make commits on the primary wait for the mirror, set there: synchronous_standby_names = 'gp_walreceiver'
+///
+/// With --serve the mirror is a hub for further standbys, which follow it as they follow a server:
+///
+///   walreceiver run -D DIR --serve 127.0.0.1:5433
+///   primary_conninfo = 'host=127.0.0.1 port=5433'    # in a standby that was made from the primary
 #[derive(Debug, Args)]
 #[command(name = "run")]
 pub struct RunArgs {
@@ -50,6 +57,10 @@ pub struct RunArgs {
     /// Serve Prometheus metrics over HTTP on this address, such as 127.0.0.1:9187.
     #[arg(long, value_name = "ADDR")]
     pub metrics: Option<SocketAddr>,
+
+    /// Options of a hub.
+    #[command(flatten)]
+    pub hub: HubArgs,
 }
 
 /// Parses a number of seconds, fractions allowed.

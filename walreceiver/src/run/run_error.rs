@@ -13,6 +13,7 @@ use super::metrics::MetricsError;
 use super::stream_error::StreamError;
 use crate::connection::{ConnInfoError, ConnectError, ConnectionError, ServerError};
 use crate::exit::{Exit, Recovery};
+use crate::hub::HubError;
 use crate::mirror::durable::FileError;
 use crate::mirror::lock::LockError;
 use crate::mirror::owner::OwnerError;
@@ -168,6 +169,9 @@ pub enum RunError {
     /// The mirror's WAL cannot be proven whole.
     #[error(transparent)]
     Wal(#[from] ResumeError),
+    /// The mirror cannot be served.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// SIGTERM and SIGINT cannot be caught.
     #[error("cannot catch signals: {0}")]
     Signals(#[source] io::Error),
@@ -203,6 +207,7 @@ impl RunError {
             Self::Owner(error) => error.exit(),
             Self::State(error) => error.exit(),
             Self::Wal(error) => error.exit(),
+            Self::Hub(error) => error.exit(),
             Self::File(_) => Exit::LocalStorage,
             Self::RuntimeEnded => Exit::Interrupted,
             Self::Signals(_) => Exit::Failure,

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -13,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::live::LiveStatus;
+use crate::hub::HubView;
 
 /// Name within the mirror directory.
 pub const SOCKET_NAME: &str = "walstream.sock";
@@ -42,15 +44,21 @@ pub fn bind(mirror: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers connections for as long as the daemon lives.
-pub async fn serve(listener: UnixListener, status: watch::Receiver<LiveStatus>) {
+/// Answers connections for as long as the daemon lives. The hub is asked when somebody asks, once there is one.
+pub async fn serve(
+    listener: UnixListener,
+    status: watch::Receiver<LiveStatus>,
+    hub: Arc<OnceLock<HubView>>,
+) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
             // Out of descriptors: the daemon's own work goes on, a later asker may have more luck.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let text = serde_json::to_vec(&*status.borrow()).unwrap_or_default();
+        let mut answer = status.borrow().clone();
+        answer.hub = hub.get().map(HubView::status);
+        let text = serde_json::to_vec(&answer).unwrap_or_default();
         // An asker that went away or does not read is its own trouble.
         let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&text)).await;
     }
@@ -102,7 +110,7 @@ mod tests {
             pid: 7,
             ..LiveStatus::default()
         });
-        let server = tokio::spawn(serve(listener, receiver));
+        let server = tokio::spawn(serve(listener, receiver, Arc::default()));
         let asked = deep.clone();
         let answer = tokio::task::spawn_blocking(move || ask(&asked))
             .await

@@ -58,6 +58,7 @@ pub fn to_json(facts: &StatusFacts, verdict: &Verdict) -> Value {
                 "error": reason,
             }),
         }),
+        "hub": live.and_then(|live| live.hub.as_ref()),
         "primary": primary(&facts.primary),
         "activation": facts.state.activation,
         "server_pid": facts.postmaster,

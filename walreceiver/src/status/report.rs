@@ -6,9 +6,11 @@ use indicatif::BinaryBytes;
 use walstream::Lsn;
 
 use super::facts::{Receiver, StatusFacts, Tail};
+use super::followers;
 use super::primary_facts::{PrimaryAnswer, PrimaryFacts, Sender, Slot, SlotRow};
 use super::verdict::Verdict;
 use crate::cli::time_text::{rfc3339_us, short_duration};
+use crate::hub::status::HubStatus;
 use crate::run::live::LiveStatus;
 
 const UNKNOWN: &str = "unknown";
@@ -40,6 +42,9 @@ pub fn report(facts: &StatusFacts, verdict: &Verdict) -> String {
     if facts.state.activation.is_none() {
         replication(&mut table, facts);
         lag(&mut table, facts);
+    }
+    if let Some(hub) = facts.receiver.running().and_then(|live| live.hub.as_ref()) {
+        hub_followers(&mut table, hub);
     }
     table.text
 }
@@ -273,6 +278,46 @@ fn lag(table: &mut Table, facts: &StatusFacts) {
             format_args!("{}, {} ago", rfc3339_us(at), short_duration(facts.age(at))),
         ),
         None => table.line("Last message", "none yet"),
+    }
+}
+
+/// Those who follow the mirror.
+fn hub_followers(table: &mut Table, hub: &HubStatus) {
+    table.heading("Followers of this mirror");
+    table.line("Serving at", &hub.address);
+    table.line(
+        "Served WAL ends at",
+        format_args!("{} on timeline {}", lsn(hub.served_lsn), hub.timeline),
+    );
+    if !hub.synchronous_standby_names.is_empty() {
+        table.line("Synchronous followers", &hub.synchronous_standby_names);
+    }
+    if hub.relay_sync {
+        table.line(
+            "Reported to the primary",
+            format_args!(
+                "what they have: written {}, flushed {}, replayed {}",
+                lsn(hub.released_write_lsn),
+                lsn(hub.released_flush_lsn),
+                lsn(hub.released_replay_lsn)
+            ),
+        );
+    }
+    for slot in &hub.slots {
+        let used = match slot.active_pid {
+            Some(pid) => format!("used by {pid}"),
+            None => "not active".to_owned(),
+        };
+        table.line(
+            "Replication slot",
+            format_args!("{}, {used}, from {}", slot.slot_name, lsn(slot.restart_lsn)),
+        );
+    }
+    if hub.followers.is_empty() {
+        table.line("Followers", "none");
+    } else {
+        table.text.push('\n');
+        table.text.push_str(&followers::table(hub));
     }
 }
 

@@ -1,0 +1,168 @@
+//! `walreceiver run --serve`: a mirror is a hub for further standbys.
+//!
+//! ```text
+//!   primary ──▶ run::stream ──▶ wal_sink ──▶ pg_wal ─ sendfile ─┐
+//!                    │  the same buffers                        ├──▶ walsender ──▶ followers
+//!                    └──▶ RecentWal, a bounded memory ──────────┘        │
+//!      ◀── what is reported ◀── with --relay-sync: released LSNs ◀── SyncRep
+//! ```
+//!
+//! Receiving never waits for a follower: it puts a buffer into [`RecentWal`] and tells [`MirrorSource`] how far whole
+//! records are flushed. Followers read from memory where they can, and from the mirror's files where they are too slow for
+//! that. They are served through `walsender`, which knows nothing of mirrors.
+//!
+//! **Invariant:** no follower is sent a byte that is not checked and flushed here.
+//! **Invariant:** with `--relay-sync` nothing is reported to the primary as written, flushed or applied that the hub's
+//! synchronous standbys have not reported, and nothing that is not here, too. Without standbys nothing advances.
+//!
+//! The hub lives as long as the daemon, whether its own primary answers or not.
+
+mod hub_error;
+mod identity;
+pub mod options;
+mod recent_wal;
+mod source;
+pub mod status;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use walsender::slot::PhysicalSlots;
+use walsender::source::WalSource;
+use walsender::{ListenAddress, Sender, SenderConfig, SenderView};
+use walstream::sync::{StandbyLsns, SyncRule};
+
+pub use hub_error::HubError;
+pub use recent_wal::RecentWal;
+pub use source::MirrorSource;
+
+use crate::mirror::flushed::TimelinePosition;
+use crate::mirror::state::MirrorFacts;
+use status::{HubStatus, names_of};
+
+/// How a mirror is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubConfig {
+    /// Where followers connect.
+    pub listen: ListenAddress,
+    /// Directory of their slots.
+    pub slots: PathBuf,
+    /// Bytes of WAL that stay in memory.
+    pub memory: usize,
+    /// Report upstream what the synchronous followers have.
+    pub relay_sync: bool,
+    /// Which followers are synchronous.
+    pub sync_rule: SyncRule,
+    /// How long a follower may say nothing. `None`: for ever.
+    pub wal_sender_timeout: Option<Duration>,
+    /// How long followers may take to confirm the last WAL.
+    pub shutdown_timeout: Duration,
+}
+
+/// A mirror that is served. Dropping it cuts its followers off.
+#[derive(Debug)]
+pub struct Hub {
+    sender: Sender,
+    source: Arc<MirrorSource>,
+    relay_sync: bool,
+    shutdown_timeout: Duration,
+}
+
+/// What can be asked of a hub, from elsewhere.
+#[derive(Clone, Debug)]
+pub struct HubView {
+    sender: SenderView,
+    source: Arc<MirrorSource>,
+    address: String,
+    relay_sync: bool,
+}
+
+impl Hub {
+    /// Serves a mirror whose WAL is whole and flushed up to `end`.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub async fn start(
+        config: &HubConfig,
+        mirror: &Path,
+        facts: &MirrorFacts,
+        end: TimelinePosition,
+    ) -> Result<Self, HubError> {
+        let source = Arc::new(MirrorSource::new(mirror, facts, end, config.memory));
+        let max_slots = source.identity().max_replication_slots();
+        // Small files, read once, before there is anybody to wait.
+        let slots = PhysicalSlots::open(&config.slots, max_slots)?;
+        let sender_config = SenderConfig {
+            sync_rule: config.sync_rule.clone(),
+            wal_sender_timeout: config.wal_sender_timeout,
+            ..SenderConfig::new(config.listen.clone())
+        };
+        let served: Arc<dyn WalSource> = Arc::clone(&source) as _;
+        let sender = Sender::start_with_slots(sender_config, served, slots).await?;
+        tracing::info!(
+            address = %sender.address(),
+            timeline = end.timeline.0,
+            lsn = %end.lsn,
+            "serving the mirror; connect with: {}",
+            sender.conninfo()
+        );
+        Ok(Self {
+            sender,
+            source,
+            relay_sync: config.relay_sync,
+            shutdown_timeout: config.shutdown_timeout,
+        })
+    }
+
+    /// Where received WAL is told of.
+    #[must_use]
+    pub const fn source(&self) -> &Arc<MirrorSource> {
+        &self.source
+    }
+
+    /// What is reported upstream instead of the mirror's own progress; `None` without `--relay-sync`.
+    #[must_use]
+    pub fn relay(&self) -> Option<watch::Receiver<StandbyLsns>> {
+        self.relay_sync.then(|| self.sender.released())
+    }
+
+    /// What can be asked of it, from elsewhere.
+    #[must_use]
+    pub fn view(&self) -> HubView {
+        HubView {
+            sender: self.sender.view(),
+            source: Arc::clone(&self.source),
+            address: self.sender.address().to_string(),
+            relay_sync: self.relay_sync,
+        }
+    }
+
+    /// Ends: followers get all WAL that there is, and are waited for until they have confirmed it, within bounds.
+    pub async fn stop(self) {
+        self.sender.shut_down(self.shutdown_timeout).await;
+    }
+}
+
+impl HubView {
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> HubStatus {
+        let end = *self.source.flushed().borrow();
+        let released = self.sender.released();
+        HubStatus {
+            address: self.address.clone(),
+            timeline: end.timeline.0,
+            served_lsn: end.lsn.valid(),
+            memory_from_lsn: self.source.recent().range().map(|range| range.start),
+            relay_sync: self.relay_sync,
+            synchronous_standby_names: names_of(&self.sender.sync_rule()),
+            released_write_lsn: released.write.valid(),
+            released_flush_lsn: released.flush.valid(),
+            released_replay_lsn: released.apply.valid(),
+            followers: self.sender.standbys().iter().map(Into::into).collect(),
+            slots: self.sender.slots().into_iter().map(Into::into).collect(),
+        }
+    }
+}
