@@ -1,0 +1,134 @@
+//! `walreceiver run --serve --relay-sync`: commits on the primary wait for the hub's own standbys, not for the hub.
+
+use anyhow::{Result, ensure};
+use walstream_tests::{
+    AcknowledgedLoad, Cluster, ClusterOptions, Hub, LONG, SHORT, Signal, StopMode, wait_for,
+};
+
+use crate::hub::standby_of;
+
+const NAME: &str = "gp_walreceiver";
+
+/// A primary whose commits wait for the hub, and the hub, which relays.
+fn relayed(arguments: &[&str]) -> Result<(Cluster, Hub)> {
+    let mut primary = ClusterOptions::default().set("wal_keep_size", "1GB").start()?;
+    let hub = Hub::start(&primary, &[&["--relay-sync"][..], arguments].concat())?;
+    primary.alter_system("synchronous_standby_names", NAME)?;
+    Ok((primary, hub))
+}
+
+fn waiting(primary: &Cluster) -> Result<bool> {
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    Ok(primary.query(count)? != "0")
+}
+
+/// A session that runs this, beside the test.
+fn session(primary: &Cluster, hub: &Hub, sql: &str) -> Result<walstream_tests::Running> {
+    let workdir = hub.mirror().workdir();
+    let psql = workdir.external(&primary.programs().program("psql"));
+    psql.args(["-X", "-q", "-c", sql, "-d"])
+        .arg(format!("{} dbname=postgres", primary.conninfo()))
+        .start()
+}
+
+#[test]
+fn commits_wait_for_the_hubs_standby() -> Result<()> {
+    let (primary, mut hub) = relayed(&["--status-interval", "1"])?;
+    // Without a standby nothing advances, and the primary hears so.
+    let mut commit = session(&primary, &hub, "CREATE TABLE t (i int)")?;
+    wait_for("a commit that waits", SHORT, || waiting(&primary))?;
+    let claims = "coalesce(write_lsn, '0/0') || ' ' || coalesce(flush_lsn, '0/0') || ' ' || coalesce(replay_lsn, '0/0')";
+    let at = primary.standby_column(NAME, "reply_time")?;
+    wait_for("a further status update", SHORT, || {
+        Ok(primary.standby_column(NAME, "reply_time")? != at)
+    })?;
+    assert_eq!(primary.standby_column(NAME, claims)?.as_deref(), Some("0/0 0/0 0/0"));
+    ensure!(commit.is_running()?, "the commit did not wait for a standby of the hub");
+    let standby = standby_of(&primary, &hub, "far")?;
+    let done = commit.wait(LONG)?;
+    ensure!(done.code() == Some(0), "{done}");
+    assert_eq!(standby.query("SELECT count(*) FROM pg_class WHERE relname = 't'")?, "1");
+    // What each level waits for is what the standby, not the hub, has.
+    for (level, pauses_replay) in [("remote_write", false), ("on", false), ("remote_apply", true)] {
+        let receiver: i32 = standby.query("SELECT pid FROM pg_stat_wal_receiver")?.parse()?;
+        let signal = |signal: Signal| {
+            let pid = rustix_pid(receiver);
+            rustix::process::kill_process(pid, signal)
+        };
+        if pauses_replay {
+            standby.query("SELECT pg_wal_replay_pause()")?;
+            let paused = "SELECT pg_get_wal_replay_pause_state()";
+            wait_for("paused replay", SHORT, || Ok(standby.query(paused)? == "paused"))?;
+        } else {
+            signal(Signal::STOP)?;
+        }
+        let sql = format!("SET synchronous_commit = {level}; INSERT INTO t VALUES (1)");
+        let mut commit = session(&primary, &hub, &sql)?;
+        wait_for("a commit that waits", SHORT, || waiting(&primary))?;
+        primary.wait_for_sent(NAME, primary.flush_lsn()?, SHORT)?;
+        ensure!(commit.is_running()?, "{level}");
+        if pauses_replay {
+            standby.query("SELECT pg_wal_replay_resume()")?;
+        } else {
+            signal(Signal::CONT)?;
+        }
+        let done = commit.wait(LONG)?;
+        ensure!(done.code() == Some(0), "{level}: {done}");
+    }
+    let status = hub.status()?;
+    assert_eq!(status["relay_sync"], true);
+    assert_eq!(status["followers"][0]["sync_state"], "sync", "{status}");
+    // The hub is restarted: nothing is claimed until the standby has said again what it has.
+    hub.kill_9()?;
+    hub.run()?;
+    let mut commit = session(&primary, &hub, "INSERT INTO t VALUES (2)")?;
+    let done = commit.is_running().and_then(|_| commit.wait(LONG))?;
+    ensure!(done.code() == Some(0), "{done}");
+    // Without its standby the next one waits, also across a restart of the hub.
+    let mut standby = standby;
+    standby.stop(StopMode::Fast)?;
+    let mut commit = session(&primary, &hub, "INSERT INTO t VALUES (3)")?;
+    wait_for("a commit that waits", SHORT, || waiting(&primary))?;
+    hub.kill_9()?;
+    hub.run()?;
+    primary.wait_for_sent(NAME, primary.flush_lsn()?, SHORT)?;
+    let at = primary.standby_column(NAME, "reply_time")?;
+    wait_for("a further status update", SHORT, || {
+        Ok(primary.standby_column(NAME, "reply_time")? != at)
+    })?;
+    ensure!(commit.is_running()?, "a restarted hub acknowledged what no standby has");
+    standby.start()?;
+    let done = commit.wait(LONG)?;
+    ensure!(done.code() == Some(0), "{done}");
+    Ok(())
+}
+
+fn rustix_pid(pid: i32) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(pid).unwrap()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_with_the_primary_and_the_hub() -> Result<()> {
+    let (mut primary, mut hub) = relayed(&["--synchronous-standby-names", "FIRST 1 (far)"])?;
+    let standby = standby_of(&primary, &hub, "far")?;
+    wait_for("the synchronous standby", SHORT, || {
+        Ok(primary.standby_column(NAME, "sync_state")?.as_deref() == Some("sync"))
+    })?;
+    let load = AcknowledgedLoad::start(
+        &primary,
+        hub.mirror().workdir(),
+        4,
+        "SET synchronous_commit = on",
+    )?;
+    wait_for("commits", LONG, || Ok(AcknowledgedLoad::count(&primary)? >= 200))?;
+    // One restart under load: those who wait, wait on.
+    hub.kill_9()?;
+    hub.run()?;
+    wait_for("commits", LONG, || Ok(AcknowledgedLoad::count(&primary)? >= 400))?;
+    hub.kill_9()?;
+    primary.kill_9()?;
+    let rows = load.ended()?;
+    standby.promote()?;
+    AcknowledgedLoad::ensure_kept(&standby, &rows)?;
+    standby.amcheck()
+}
