@@ -33,7 +33,10 @@ impl Hub {
     pub fn on_mirror(mirror: Mirror, arguments: &[&str]) -> Result<Self> {
         let mut hub = Self {
             mirror,
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            arguments: arguments
+                .iter()
+                .map(|&argument| argument.to_owned())
+                .collect(),
             running: None,
         };
         hub.run()?;
@@ -46,7 +49,8 @@ impl Hub {
     /// When it does not, with its messages.
     pub fn run(&mut self) -> Result<()> {
         self.run_alone()?;
-        self.running().wait_for_output("started streaming WAL", SHORT)
+        self.running()
+            .wait_for_output("started streaming WAL", SHORT)
     }
 
     /// Starts the program, and waits until it serves, whether it finds its primary or not.
@@ -120,7 +124,10 @@ impl Hub {
         let status = self.status()?;
         let followers = status.get("followers").and_then(|value| value.as_array());
         let is_named = |follower: &&serde_json::Value| {
-            follower.get("application_name").and_then(|name| name.as_str()) == Some(application_name)
+            follower
+                .get("application_name")
+                .and_then(|name| name.as_str())
+                == Some(application_name)
         };
         Ok(followers.into_iter().flatten().find(is_named).cloned())
     }

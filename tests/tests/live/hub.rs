@@ -121,7 +121,10 @@ fn a_chain_of_standbys_survives_the_restart_of_each_and_is_promoted() -> Result<
     primary.stop(StopMode::Fast)?;
     let control = |server: &Cluster| server.lsn("SELECT pg_last_wal_replay_lsn()");
     wait_for("the same end", LONG, || {
-        let served = hub.status()?["served_lsn"].as_str().unwrap_or_default().parse::<Lsn>()?;
+        let served = hub.status()?["served_lsn"]
+            .as_str()
+            .unwrap_or_default()
+            .parse::<Lsn>()?;
         Ok(control(&standby)? == served && control(&last)? == served)
     })?;
     standby.promote()?;
@@ -199,7 +202,10 @@ fn what_a_hub_is_asked_it_answers_as_a_cascading_server() -> Result<()> {
     let hub = Hub::start(&primary, &[])?;
     let conninfo = hub.conninfo("asks");
     let ask = |sql: &str| {
-        let psql = hub.mirror().workdir().external(&primary.programs().program("psql"));
+        let psql = hub
+            .mirror()
+            .workdir()
+            .external(&primary.programs().program("psql"));
         psql.args(["-X", "-A", "-t", "-d"])
             .arg(format!("{conninfo} replication=1"))
             .args(["-c", sql])
@@ -213,7 +219,10 @@ fn what_a_hub_is_asked_it_answers_as_a_cascading_server() -> Result<()> {
     for (setting, value) in [
         ("transaction_read_only", "on"),
         ("wal_segment_size", "1MB"),
-        ("server_version_num", &*primary.query("SHOW server_version_num")?),
+        (
+            "server_version_num",
+            &*primary.query("SHOW server_version_num")?,
+        ),
         ("wal_level", "replica"),
     ] {
         let shown = ask(&format!("SHOW {setting}"))?;
@@ -221,8 +230,12 @@ fn what_a_hub_is_asked_it_answers_as_a_cascading_server() -> Result<()> {
     }
     let refused = ask("BASE_BACKUP")?;
     ensure!(
-        refused.stderr.contains("a base backup is not supported by this server")
-            && refused.stderr.contains("Take the base backup from the primary"),
+        refused
+            .stderr
+            .contains("a base backup is not supported by this server")
+            && refused
+                .stderr
+                .contains("Take the base backup from the primary"),
         "{refused}"
     );
     // A slot outlives the hub.
@@ -235,7 +248,8 @@ fn what_a_hub_is_asked_it_answers_as_a_cascading_server() -> Result<()> {
     assert_eq!(status["slots"][0]["slot_name"], "kept", "{status}");
     let text = hub.mirror().command("status")?.succeed(SHORT)?;
     ensure!(
-        text.stdout.contains("Followers of this mirror") && text.stdout.contains("kept, not active"),
+        text.stdout.contains("Followers of this mirror")
+            && text.stdout.contains("kept, not active"),
         "{text}"
     );
     Ok(())

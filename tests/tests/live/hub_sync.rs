@@ -11,7 +11,9 @@ const NAME: &str = "gp_walreceiver";
 
 /// A primary whose commits wait for the hub, and the hub, which relays.
 fn relayed(arguments: &[&str]) -> Result<(Cluster, Hub)> {
-    let mut primary = ClusterOptions::default().set("wal_keep_size", "1GB").start()?;
+    let mut primary = ClusterOptions::default()
+        .set("wal_keep_size", "1GB")
+        .start()?;
     let hub = Hub::start(&primary, &[&["--relay-sync"][..], arguments].concat())?;
     primary.alter_system("synchronous_standby_names", NAME)?;
     Ok((primary, hub))
@@ -42,15 +44,28 @@ fn commits_wait_for_the_hubs_standby() -> Result<()> {
     wait_for("a further status update", SHORT, || {
         Ok(primary.standby_column(NAME, "reply_time")? != at)
     })?;
-    assert_eq!(primary.standby_column(NAME, claims)?.as_deref(), Some("0/0 0/0 0/0"));
-    ensure!(commit.is_running()?, "the commit did not wait for a standby of the hub");
+    assert_eq!(
+        primary.standby_column(NAME, claims)?.as_deref(),
+        Some("0/0 0/0 0/0")
+    );
+    ensure!(
+        commit.is_running()?,
+        "the commit did not wait for a standby of the hub"
+    );
     let standby = standby_of(&primary, &hub, "far")?;
     let done = commit.wait(LONG)?;
     ensure!(done.code() == Some(0), "{done}");
-    assert_eq!(standby.query("SELECT count(*) FROM pg_class WHERE relname = 't'")?, "1");
+    let has_table = "SELECT count(*) FROM pg_class WHERE relname = 't'";
+    wait_for("its replay", SHORT, || Ok(standby.query(has_table)? == "1"))?;
     // What each level waits for is what the standby, not the hub, has.
-    for (level, pauses_replay) in [("remote_write", false), ("on", false), ("remote_apply", true)] {
-        let receiver: i32 = standby.query("SELECT pid FROM pg_stat_wal_receiver")?.parse()?;
+    for (level, pauses_replay) in [
+        ("remote_write", false),
+        ("on", false),
+        ("remote_apply", true),
+    ] {
+        let receiver: i32 = standby
+            .query("SELECT pid FROM pg_stat_wal_receiver")?
+            .parse()?;
         let signal = |signal: Signal| {
             let pid = rustix_pid(receiver);
             rustix::process::kill_process(pid, signal)
@@ -58,7 +73,9 @@ fn commits_wait_for_the_hubs_standby() -> Result<()> {
         if pauses_replay {
             standby.query("SELECT pg_wal_replay_pause()")?;
             let paused = "SELECT pg_get_wal_replay_pause_state()";
-            wait_for("paused replay", SHORT, || Ok(standby.query(paused)? == "paused"))?;
+            wait_for("paused replay", SHORT, || {
+                Ok(standby.query(paused)? == "paused")
+            })?;
         } else {
             signal(Signal::STOP)?;
         }
@@ -96,7 +113,10 @@ fn commits_wait_for_the_hubs_standby() -> Result<()> {
     wait_for("a further status update", SHORT, || {
         Ok(primary.standby_column(NAME, "reply_time")? != at)
     })?;
-    ensure!(commit.is_running()?, "a restarted hub acknowledged what no standby has");
+    ensure!(
+        commit.is_running()?,
+        "a restarted hub acknowledged what no standby has"
+    );
     standby.start()?;
     let done = commit.wait(LONG)?;
     ensure!(done.code() == Some(0), "{done}");
@@ -110,7 +130,7 @@ fn rustix_pid(pid: i32) -> rustix::process::Pid {
 #[test]
 fn nothing_acknowledged_is_lost_with_the_primary_and_the_hub() -> Result<()> {
     let (mut primary, mut hub) = relayed(&["--synchronous-standby-names", "FIRST 1 (far)"])?;
-    let standby = standby_of(&primary, &hub, "far")?;
+    let mut standby = standby_of(&primary, &hub, "far")?;
     wait_for("the synchronous standby", SHORT, || {
         Ok(primary.standby_column(NAME, "sync_state")?.as_deref() == Some("sync"))
     })?;
@@ -120,15 +140,21 @@ fn nothing_acknowledged_is_lost_with_the_primary_and_the_hub() -> Result<()> {
         4,
         "SET synchronous_commit = on",
     )?;
-    wait_for("commits", LONG, || Ok(AcknowledgedLoad::count(&primary)? >= 200))?;
+    wait_for("commits", LONG, || {
+        Ok(AcknowledgedLoad::count(&primary)? >= 200)
+    })?;
     // One restart under load: those who wait, wait on.
     hub.kill_9()?;
     hub.run()?;
-    wait_for("commits", LONG, || Ok(AcknowledgedLoad::count(&primary)? >= 400))?;
+    wait_for("commits", LONG, || {
+        Ok(AcknowledgedLoad::count(&primary)? >= 400)
+    })?;
     hub.kill_9()?;
     primary.kill_9()?;
     let rows = load.ended()?;
     standby.promote()?;
+    // It has the primary's settings, and no standby of its own.
+    standby.alter_system("synchronous_standby_names", "")?;
     AcknowledgedLoad::ensure_kept(&standby, &rows)?;
     standby.amcheck()
 }

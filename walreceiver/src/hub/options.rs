@@ -79,7 +79,9 @@ impl HubArgs {
 fn names(setting: &str) -> Result<StandbyNames, String> {
     match StandbyNames::parse(setting) {
         Ok(Some(names)) => Ok(names),
-        Ok(None) => Err("no name: leave the option out where no follower is synchronous".to_owned()),
+        Ok(None) => {
+            Err("no name: leave the option out where no follower is synchronous".to_owned())
+        }
         Err(error) => Err(error.message(setting)),
     }
 }
@@ -116,9 +118,17 @@ mod tests {
             &["--slots", "/x"],
             &["--serve", "10.0.0.1:5433"],
             &["--serve", "127.0.0.1:0", "--synchronous-standby-names", ""],
-            &["--serve", "127.0.0.1:0", "--synchronous-standby-names", "FIRST x"],
+            &[
+                "--serve",
+                "127.0.0.1:0",
+                "--synchronous-standby-names",
+                "FIRST x",
+            ],
         ] {
-            assert!(Cli::try_parse_from(["x"].iter().chain(bad)).is_err(), "{bad:?}");
+            assert!(
+                Cli::try_parse_from(["x"].iter().chain(bad)).is_err(),
+                "{bad:?}"
+            );
         }
     }
 }

@@ -247,7 +247,11 @@ mod tests {
         }
         let range = Lsn(start + 500)..Lsn(start + 100_000);
         let first = wal.read(&range).unwrap();
-        assert!(first.len() > 60_000 && first.len() <= JOINED, "{}", first.len());
+        assert!(
+            first.len() > 60_000 && first.len() <= JOINED,
+            "{}",
+            first.len()
+        );
         assert_eq!(wal.lock().pieces.len(), 1 + 1 + 35);
         assert_eq!(wal.read(&range).unwrap().as_ptr(), first.as_ptr());
         assert_eq!(first, bytes(start + 500, first.len(), 0));

@@ -110,7 +110,9 @@ impl From<&StandbyStatus> for FollowerStatus {
             pid: standby.pid,
             usename: standby.user.clone(),
             application_name: standby.application_name.clone(),
-            client_addr: standby.client_address.map(|address| address.ip().to_string()),
+            client_addr: standby
+                .client_address
+                .map(|address| address.ip().to_string()),
             client_port: standby.client_address.map(|address| address.port()),
             backend_start_us: PgTimestamp::from(standby.connected_at).unix_us(),
             backend_xmin: standby.xmin,

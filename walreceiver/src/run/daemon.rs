@@ -1,8 +1,8 @@
 //! The daemon: prove the mirror, connect, stream, and begin again when what ended the stream can pass.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};

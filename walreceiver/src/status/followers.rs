@@ -36,7 +36,9 @@ pub(super) fn table(hub: &HubStatus) -> String {
     let mut table = String::new();
     for row in rows {
         let cells = row.iter().zip(widths);
-        let cells: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         table.push_str(cells.join("  ").trim_end());
         table.push('\n');
     }
@@ -112,8 +114,14 @@ mod tests {
         assert_eq!(lines.len(), 3);
         let at = |name: &str| lines[0].find(name).unwrap();
         assert!(lines[1][at("flush_lsn")..].starts_with("16/1 "), "{text}");
-        assert!(lines[1][at("write_lag")..].starts_with("01:01:01.000001"), "{text}");
-        assert!(lines[1][at("application_name")..].starts_with("a?[2J "), "{text}");
+        assert!(
+            lines[1][at("write_lag")..].starts_with("01:01:01.000001"),
+            "{text}"
+        );
+        assert!(
+            lines[1][at("application_name")..].starts_with("a?[2J "),
+            "{text}"
+        );
         assert_eq!(table(&HubStatus::default()).lines().count(), 1);
     }
 }
