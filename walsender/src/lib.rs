@@ -17,6 +17,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod auth;
 mod cancel;
 mod command;
 mod config;
@@ -29,6 +30,7 @@ mod sender;
 mod slot;
 pub mod source;
 pub mod standby;
+pub mod tls;
 
 pub use config::{ListenAddress, ListenAddressError, SenderConfig};
 pub use sender::{Sender, SenderError};
