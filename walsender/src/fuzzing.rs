@@ -10,6 +10,11 @@
     reason = "a broken promise must stop the fuzzer"
 )]
 
+/// A replication slot's file.
+pub fn slot_file(data: &[u8]) {
+    crate::slot::file::fuzz(data);
+}
+
 pub use crate::source::archive::fuzzing::{
     archive_files, archive_gzip, archive_location, archive_lz4, archive_zstd,
 };

@@ -11,7 +11,8 @@
 //! | `sender`, `listener` | the running sender, its sockets |
 //! | `connection` | one client: frames, startup, session |
 //! | `command` | one file for each replication command |
-//! | `slot`, [`standby`] | what is kept of slots and standbys |
+//! | [`slot`], [`standby`] | what is kept of slots and standbys |
+//! | [`durable`], [`lock_file`] | small files that survive a crash; one process at a time |
 //!
 //! There is no authentication yet: clients of the same machine are trusted, all others are refused.
 
@@ -22,15 +23,17 @@ mod cancel;
 mod command;
 mod config;
 mod connection;
+pub mod durable;
 #[doc(hidden)]
 pub mod fuzzing;
 mod listener;
+pub mod lock_file;
 mod refusal;
 mod sender;
-mod slot;
+pub mod slot;
 pub mod source;
 pub mod standby;
 pub mod tls;
 
 pub use config::{ListenAddress, ListenAddressError, SenderConfig};
-pub use sender::{Sender, SenderError};
+pub use sender::{Sender, SenderError, WaitInterrupted};

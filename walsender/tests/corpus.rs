@@ -23,6 +23,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("archive_gzip", fuzzing::archive_gzip),
     ("archive_lz4", fuzzing::archive_lz4),
     ("archive_zstd", fuzzing::archive_zstd),
+    ("slot_file", fuzzing::slot_file),
 ];
 
 fn fuzz_dir() -> PathBuf {

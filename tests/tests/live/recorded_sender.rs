@@ -21,7 +21,7 @@ use walstream::protocol::message::{
 };
 use walstream_tests::{Cluster, LONG, SHORT, Signal, StopMode, Workdir, server_version, wait_for};
 
-const RECORDING: &str = concat!(
+pub(crate) const RECORDING: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../walreceiver/src/demo/coordinator.tar.zst"
 );
@@ -67,7 +67,7 @@ impl Served {
 }
 
 /// What psql prints for a replication command, with SQLSTATEs, without the places in PostgreSQL's source.
-fn replication_command(work: &Workdir, conninfo: &str, command: &str) -> Result<String> {
+pub(crate) fn replication_command(work: &Workdir, conninfo: &str, command: &str) -> Result<String> {
     let psql = work.external(&server_version(15)?.client("psql"));
     let conninfo = format!("{conninfo} dbname=postgres replication=true");
     let finished = psql

@@ -1,19 +1,17 @@
 //! [`MirrorLock`]: one process at a time changes a mirror.
 //!
-//! `walstream.lock` is locked with `flock` and holds the process id of its holder, for the message to the next one. The
-//! kernel lets go of the lock when the holder ends, however it ends; so the file stays where it is, is never removed,
-//! and a leftover one means nothing. A PostgreSQL server on the same directory is refused too, by its `postmaster.pid`.
+//! `walstream.lock` is a [`LockFile`]. A PostgreSQL server on the same directory is refused too, by its
+//! `postmaster.pid`.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{File, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use thiserror::Error;
+use walsender::lock_file::{LockFile, LockFileError, first_number};
 
 use super::durable::FileError;
 use crate::exit::{Exit, Recovery};
@@ -22,7 +20,7 @@ use crate::exit::{Exit, Recovery};
 #[derive(Debug)]
 #[must_use = "the lock is given up when this is dropped"]
 pub struct MirrorLock {
-    file: File,
+    _file: LockFile,
 }
 
 /// Why a mirror cannot be locked.
@@ -82,64 +80,29 @@ impl MirrorLock {
     /// [`LockError::Held`] when another process has the lock, [`LockError::ServerRuns`] when a PostgreSQL server runs on
     /// the directory, [`LockError::File`] when the lock file cannot be created or locked.
     pub fn acquire(directory: &Path) -> Result<Self, LockError> {
-        let path = directory.join(Self::NAME);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(FileError::of("open", &path))?;
-        match lock_exclusively(&file) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let holder = first_number(&mut file).map_err(FileError::of("read", &path))?;
-                return Err(LockError::Held {
-                    directory: directory.to_owned(),
-                    holder,
-                });
-            }
-            Err(errno) => return Err(FileError::of("lock", &path)(errno.into()).into()),
-        }
-        let mut lock = Self { file };
-        // Nobody reads this after we ended, so it is not synced; and it is written even when a server runs here, as the
-        // lock is ours until it is dropped.
-        lock.write_pid().map_err(FileError::of("write", &path))?;
+        let locked = LockFile::acquire(&directory.join(Self::NAME));
+        let file = locked.map_err(|error| match error {
+            LockFileError::Held { holder } => LockError::Held {
+                directory: directory.to_owned(),
+                holder,
+            },
+            LockFileError::File(error) => LockError::File(error),
+        })?;
+        // Asked while the lock is ours, which it is until it is dropped.
         if let Some(postmaster) = running_postmaster(directory)? {
             return Err(LockError::ServerRuns {
                 directory: directory.to_owned(),
                 postmaster,
             });
         }
-        Ok(lock)
+        Ok(Self { _file: file })
     }
 
     /// Process id of whoever has the mirror locked now; `None` when nobody has, or it cannot be told.
     #[must_use]
     pub fn holder(directory: &Path) -> Option<u32> {
-        let mut file = File::open(directory.join(Self::NAME)).ok()?;
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Err(Errno::WOULDBLOCK) => first_number(&mut file).ok().flatten(),
-            _ => None,
-        }
+        LockFile::holder(&directory.join(Self::NAME))
     }
-
-    fn write_pid(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        writeln!(self.file, "{}", std::process::id())
-    }
-}
-
-/// Tries for a moment: [`MirrorLock::holder`] holds the lock for as long as it takes to ask.
-fn lock_exclusively(file: &File) -> Result<(), Errno> {
-    for _ in 0..10 {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(10)),
-            result => return result,
-        }
-    }
-    flock(file, FlockOperation::NonBlockingLockExclusive)
 }
 
 /// Process id of the PostgreSQL server that runs on this data directory, if one does.
@@ -180,19 +143,6 @@ fn is_process_of(pid: u32, directory: &Path) -> bool {
         (Ok(working), Ok(ours)) => identity(working) == identity(ours),
         _ => true,
     }
-}
-
-/// The number on a file's first line, without its sign: a server without postmaster writes its own negated. `None`
-/// when there is none.
-fn first_number(file: &mut File) -> io::Result<Option<u32>> {
-    let mut start = [0; 32];
-    let count = file.read(&mut start)?;
-    let start = start.get(..count).unwrap_or_default();
-    let line = start.split(|&b| b == b'\n').next().unwrap_or_default();
-    let number = std::str::from_utf8(line)
-        .ok()
-        .and_then(|line| line.trim().parse::<i64>().ok());
-    Ok(number.and_then(|number| u32::try_from(number.unsigned_abs()).ok()))
 }
 
 #[cfg(test)]

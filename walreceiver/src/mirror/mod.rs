@@ -11,7 +11,6 @@
 //! | `walstream.status` | what the daemon last said of itself, for people | never |
 //! | `walstream.sock` | where a running daemon answers `status` | never |
 
-pub mod durable;
 pub mod flushed;
 pub mod lock;
 pub mod owner;
@@ -19,3 +18,5 @@ pub mod resume;
 pub mod scan;
 pub mod state;
 pub mod wal_files;
+
+pub use walsender::durable;

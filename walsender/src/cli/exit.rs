@@ -1,0 +1,45 @@
+//! Exit codes, which mean the same as those of `walreceiver`.
+
+use std::process::ExitCode;
+
+use walsender::slot::{SlotError, SlotStoreError};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NO_SUCH_SLOT: u8 = 5;
+const DAMAGED: u8 = 7;
+const LOCAL_STORAGE: u8 = 8;
+const IN_USE: u8 = 9;
+
+/// The exit code of a command that failed with this.
+pub(super) fn code(error: &anyhow::Error) -> ExitCode {
+    let code = error
+        .chain()
+        .find_map(|cause| {
+            let of_store = cause.downcast_ref().map(of_store);
+            of_store.or_else(|| cause.downcast_ref().map(of_slot))
+        })
+        .unwrap_or(FAILED);
+    code.into()
+}
+
+const fn of_store(error: &SlotStoreError) -> u8 {
+    match error {
+        SlotStoreError::Held { .. } => IN_USE,
+        SlotStoreError::Damaged { .. } | SlotStoreError::OtherSlot { .. } => DAMAGED,
+        SlotStoreError::TooMany { .. } => FAILED,
+        SlotStoreError::File(_) => LOCAL_STORAGE,
+    }
+}
+
+const fn of_slot(error: &SlotError) -> u8 {
+    match error {
+        SlotError::Name(_) => USAGE,
+        SlotError::DoesNotExist(_) => NO_SUCH_SLOT,
+        SlotError::File(_) => LOCAL_STORAGE,
+        SlotError::Exists(_)
+        | SlotError::InUse { .. }
+        | SlotError::AllInUse
+        | SlotError::Invalidated(_) => FAILED,
+    }
+}

@@ -1,0 +1,50 @@
+//! The command line: a file for each subcommand.
+
+mod exit;
+mod serve;
+mod slot;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Serves PostgreSQL WAL over the physical streaming replication protocol
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0 done   1 failed   2 wrong usage   5 there is no such slot   7 damaged file
+  8 local storage failed   9 slot directory in use by another process";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Slot(slot::SlotArgs),
+}
+
+/// Does what the process's arguments say.
+pub(crate) async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Slot(args) => slot::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("walsender: error: {error:#}");
+            exit::code(&error)
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `walsender slot list`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use walsender::slot::wal_status::WalStatus;
+use walsender::slot::{SavedSlot, SlotStoreError, StoredSlots, read_slots};
+
+/// Lists replication slots with the columns of pg_replication_slots
+///
+/// It shows what is saved, which a running sender brings up to date every few seconds; its temporary slots are not among
+/// it. Empty columns (null with --json) are not known without the sender: who uses a slot, and, but for slots that are
+/// lost, how much of its WAL is there.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Directory of the slots
+    #[arg(long, value_name = "DIR")]
+    slots: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A slot as it is shown; null is not known.
+///
+/// # Source
+/// `pg_replication_slots` in `src/backend/catalog/system_views.sql`.
+#[derive(Serialize)]
+struct Row {
+    slot_name: String,
+    slot_type: &'static str,
+    temporary: bool,
+    active: Option<bool>,
+    active_pid: Option<u32>,
+    restart_lsn: Option<String>,
+    wal_status: Option<&'static str>,
+    safe_wal_size: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct Document {
+    /// Process id of the sender that runs on the directory.
+    used_by: Option<u32>,
+    slots: Vec<Row>,
+    /// What is wrong with the files of other slots.
+    damaged: Vec<String>,
+}
+
+pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
+    let StoredSlots {
+        slots,
+        damaged,
+        holder,
+    } = read_slots(&args.slots)?;
+    let rows: Vec<_> = slots
+        .into_iter()
+        .map(|slot| Row::new(slot, holder))
+        .collect();
+    let text = if args.json {
+        let document = Document {
+            used_by: holder,
+            slots: rows,
+            damaged: damaged.iter().map(SlotStoreError::to_string).collect(),
+        };
+        serde_json::to_string_pretty(&document)? + "\n"
+    } else {
+        table(&rows)
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        result => result?,
+    }
+    let mut damaged = damaged.into_iter();
+    let Some(first) = damaged.next() else {
+        return Ok(());
+    };
+    for error in damaged {
+        eprintln!("walsender: error: {error}");
+    }
+    Err(first.into())
+}
+
+impl Row {
+    fn new(slot: SavedSlot, holder: Option<u32>) -> Self {
+        let is_lost = slot.restart_lsn.is_none() && slot.invalidated_at.is_some();
+        Self {
+            slot_name: slot.name,
+            slot_type: "physical",
+            temporary: false,
+            active: holder.is_none().then_some(false),
+            active_pid: None,
+            restart_lsn: slot.restart_lsn.map(|lsn| lsn.to_string()),
+            wal_status: is_lost.then_some(WalStatus::Lost.name()),
+            safe_wal_size: None,
+        }
+    }
+
+    fn cells(&self) -> [String; 8] {
+        let truth = |value: bool| if value { "t" } else { "f" }.to_owned();
+        [
+            self.slot_name.clone(),
+            self.slot_type.to_owned(),
+            truth(self.temporary),
+            self.active.map(truth).unwrap_or_default(),
+            self.active_pid
+                .map(|pid| pid.to_string())
+                .unwrap_or_default(),
+            self.restart_lsn.clone().unwrap_or_default(),
+            self.wal_status.unwrap_or_default().to_owned(),
+            self.safe_wal_size
+                .map(|size| size.to_string())
+                .unwrap_or_default(),
+        ]
+    }
+}
+
+/// Rows below their names, as psql prints them.
+fn table(rows: &[Row]) -> String {
+    let names = [
+        "slot_name",
+        "slot_type",
+        "temporary",
+        "active",
+        "active_pid",
+        "restart_lsn",
+        "wal_status",
+        "safe_wal_size",
+    ];
+    let cells: Vec<_> = rows.iter().map(Row::cells).collect();
+    let mut widths = names.map(str::len);
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    let line = |cells: &[String]| {
+        let padded: Vec<_> = cells
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!(" {cell:width$} "))
+            .collect();
+        padded.join("|").trim_end().to_owned() + "\n"
+    };
+    let rule: Vec<_> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
+    let mut text = line(&names.map(str::to_owned)) + &rule.join("+") + "\n";
+    text.extend(cells.iter().map(|row| line(row)));
+    text
+}
