@@ -110,13 +110,16 @@ impl Listener {
 }
 
 fn begin(socket: Socket, peer: Peer, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
-    let limit = shared.config.max_connections;
-    if connections.len() < limit {
-        connections.spawn(connection::serve(socket, peer, Arc::clone(shared)));
-    } else if connections.len() < limit.saturating_mul(2) {
-        connections.spawn(connection::turn_away(socket, peer));
+    match Arc::clone(&shared.waiting).try_acquire_owned() {
+        Ok(waiting) => {
+            connections.spawn(connection::serve(socket, peer, Arc::clone(shared), waiting));
+        }
+        // Strangers take no place from those that are let in, and no more memory than this. The connection is closed.
+        Err(_) => tracing::warn!(
+            ?peer,
+            "too many clients are not let in yet: connection closed"
+        ),
     }
-    // Even those who wait to hear that there are too many are too many: the connection is closed.
 }
 
 /// A file that a killed sender left is in the way; one that somebody listens at is not touched.
