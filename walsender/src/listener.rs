@@ -1,6 +1,8 @@
 //! [`Listener`]: takes connections and gives each a task.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +44,8 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    pub(crate) async fn bind(address: &ListenAddress) -> io::Result<Self> {
+    /// Listens. A unix socket is open to every user of this machine where rules say who may connect, else to our own.
+    pub(crate) async fn bind(address: &ListenAddress, has_rules: bool) -> io::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => {
                 let listener = TcpListener::bind(address).await?;
@@ -55,10 +58,15 @@ impl Listener {
             ListenAddress::Unix(path) => {
                 remove_dead_socket(path).await?;
                 let listener = UnixListener::bind(path)?;
+                let file = SocketFile(path.clone());
+                if has_rules {
+                    // PostgreSQL's default (`unix_socket_permissions`).
+                    std::fs::set_permissions(path, Permissions::from_mode(0o777))?;
+                }
                 Ok(Self {
                     address: address.clone(),
                     socket: Bound::Unix(listener),
-                    _file: Some(SocketFile(path.clone())),
+                    _file: Some(file),
                 })
             }
         }

@@ -121,13 +121,12 @@ impl Sender {
     ) -> Result<Self, SenderError> {
         config.check()?;
         let access = AccessControl::load(&config.access)?;
-        let listener =
-            Listener::bind(&config.listen)
-                .await
-                .map_err(|source| SenderError::Listen {
-                    address: config.listen.clone(),
-                    source,
-                })?;
+        let listener = Listener::bind(&config.listen, config.access.hba.is_some())
+            .await
+            .map_err(|source| SenderError::Listen {
+                address: config.listen.clone(),
+                source,
+            })?;
         let shared = Arc::new(Shared {
             slots,
             standbys: Standbys::new(config.sync_rule.clone(), source.flushed().borrow().lsn),

@@ -33,6 +33,7 @@ mod recorded_sender;
 mod refusals;
 mod removed_wal;
 mod replication_commands;
+mod sender_auth;
 mod sender_slots;
 mod shutdown;
 mod slot_wal_status;
