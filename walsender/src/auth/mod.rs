@@ -10,6 +10,7 @@
 
 mod access;
 mod authentication;
+pub(crate) mod fuzzing;
 mod hba;
 mod scram;
 mod verifier_file;

@@ -159,6 +159,10 @@ impl Verifiers {
         }
     }
 
+    pub(crate) fn users(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(String::as_str)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.users.is_empty()
     }

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 mod client;
 mod client_frames;
 mod encryption;
+pub(crate) mod fuzzing;
 mod session;
 pub(crate) mod socket;
 mod startup;
