@@ -34,6 +34,8 @@ mod refusals;
 mod removed_wal;
 mod replication_commands;
 mod sender_auth;
+mod sender_auth_program;
+mod sender_auth_wire;
 mod sender_slots;
 mod shutdown;
 mod slot_wal_status;

@@ -50,12 +50,12 @@ const USERS: &[&str] = &[
 ];
 
 /// A PostgreSQL server and two senders of ours, on TCP and on a unix socket, with the same files.
-struct Scene {
-    certificates: Certificates,
-    cluster: Cluster,
+pub(crate) struct Scene {
+    pub(crate) certificates: Certificates,
+    pub(crate) cluster: Cluster,
     files: TempDir,
-    runtime: Runtime,
-    tcp: Sender,
+    pub(crate) runtime: Runtime,
+    pub(crate) tcp: Sender,
     local: Sender,
 }
 
@@ -67,7 +67,12 @@ enum Over {
 }
 
 impl Scene {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
+        Self::with(|_| {})
+    }
+
+    /// With changes to the configuration of our senders.
+    pub(crate) fn with(change: impl Fn(&mut SenderConfig)) -> Result<Self> {
         let certificates = Certificates::new()?;
         certificates.signed("server", Some("DNS:db.example,IP:127.0.0.1"))?;
         for name in ["u_cert", "u_full", "u_tfull"] {
@@ -117,6 +122,7 @@ impl Scene {
         let start = |listen| {
             let mut config = SenderConfig::new(listen);
             config.access = access.clone();
+            change(&mut config);
             let server = RecordedServer::at_end(Recording::open(Path::new(RECORDING))?);
             anyhow::Ok(runtime.block_on(Sender::start(config, Arc::new(server)))?)
         };
