@@ -158,7 +158,6 @@ fn bad_messages_of_authentication_are_answered_as_by_postgresql() -> Result<()> 
         b"n,,n=",
         b"n,,n=,r",
         b"n,,n=,r=\x01",
-        b"n,,n=,r=x,",
         b"n,,n=,r=x,1=2",
         b"n,,n=\0",
         b"n,,n=\xff\xfe,x=",

@@ -173,11 +173,11 @@ impl<'a> Authentication<'a> {
         }
         let (mut exchange, message) = match std::mem::replace(&mut self.exchange, State::Over) {
             State::Offered { nonce } => {
-                let (mechanism, initial) =
-                    initial_response(content).map_err(|refusal| self.denied(refusal, None))?;
                 let can_bind = self.certificate_hash();
-                let mechanism = Mechanism::chosen(mechanism, can_bind.is_some())
-                    .map_err(|error| self.denied(error.into(), None))?;
+                let (mechanism, rest) = chosen_mechanism(content, can_bind.is_some())
+                    .map_err(|refusal| self.denied(refusal, None))?;
+                let initial =
+                    initial_response(rest).map_err(|refusal| self.denied(refusal, None))?;
                 let (verifier, is_mock) = self.access.verifiers.find(&self.facts.user);
                 let exchange = Exchange::new(
                     mechanism,
@@ -306,35 +306,34 @@ impl<'a> Authentication<'a> {
     }
 }
 
-/// The mechanism that the client has chosen, and its first message, which it may keep for later.
-fn initial_response(content: &[u8]) -> Result<(&[u8], Option<&[u8]>), Refusal> {
-    let malformed = |message| Refusal::fatal("08P01", message);
+/// The mechanism that the client has chosen, and what comes behind it.
+fn chosen_mechanism(content: &[u8], can_bind: bool) -> Result<(Mechanism, &[u8]), Refusal> {
     let end = content.iter().position(|byte| *byte == 0);
     let (mechanism, rest) =
         content.split_at(end.ok_or_else(|| malformed("invalid string in message"))?);
-    let rest = rest.get(1..).unwrap_or_default();
-    let (length, rest) = rest
-        .split_first_chunk::<4>()
-        .ok_or_else(|| malformed("insufficient data left in message"))?;
-    let length = match i32::from_be_bytes(*length) {
-        -1 => {
-            return if rest.is_empty() {
-                Ok((mechanism, None))
-            } else {
-                Err(malformed("invalid message format"))
-            };
-        }
-        length => {
-            usize::try_from(length).map_err(|_| malformed("insufficient data left in message"))?
-        }
+    let mechanism = Mechanism::chosen(mechanism, can_bind)?;
+    Ok((mechanism, rest.get(1..).unwrap_or_default()))
+}
+
+/// The client's first message, which it may keep for later.
+fn initial_response(content: &[u8]) -> Result<Option<&[u8]>, Refusal> {
+    let short = || malformed("insufficient data left in message");
+    let (length, rest) = content.split_first_chunk::<4>().ok_or_else(short)?;
+    let length = i32::from_be_bytes(*length);
+    let response = match usize::try_from(length) {
+        Ok(length) if length > rest.len() => return Err(short()),
+        Ok(length) => Some(length),
+        Err(_) if length == -1 => None,
+        Err(_) => return Err(short()),
     };
-    if length > rest.len() {
-        return Err(malformed("insufficient data left in message"));
-    }
-    if length < rest.len() {
+    if response.unwrap_or(0) < rest.len() {
         return Err(malformed("invalid message format"));
     }
-    Ok((mechanism, Some(rest)))
+    Ok(response.map(|_| rest))
+}
+
+fn malformed(message: &'static str) -> Refusal {
+    Refusal::fatal("08P01", message)
 }
 
 fn encoded(request: Request<'_>) -> BytesMut {
