@@ -35,6 +35,7 @@ mod removed_wal;
 mod replication_commands;
 mod sender_clients;
 mod sender_slots;
+mod sender_sync;
 mod serve_archive;
 mod serve_timelines;
 mod shutdown;

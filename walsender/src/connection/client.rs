@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::answer::{Answer, Part};
 use super::client_frames::{ClientFrame, ClientFrames, FrameError};
@@ -47,6 +47,15 @@ impl Client {
     /// Sends everything that waits. May be dropped while it waits.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_send_all(cx)).await
+    }
+
+    /// Ends the connection after the last message, and reads what the client still says: if the connection were closed
+    /// with that unread, the system would throw away what the client has not taken yet.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        self.socket.shutdown().await?;
+        let mut unread = [0; 1024];
+        while self.socket.read(&mut unread).await? > 0 {}
+        Ok(())
     }
 
     /// The next message; `None` when the client has closed the connection between two.
@@ -123,7 +132,6 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream, UnixStream};
 
     use super::*;
