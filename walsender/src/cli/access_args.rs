@@ -7,7 +7,7 @@ use clap::Args;
 use walsender::auth::AccessFiles;
 use walsender::tls::{TlsFiles, TlsVersion};
 
-/// Options of who may connect. SIGHUP reads their files again.
+// No doc comment: it would become that of the command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Who may connect (SIGHUP reads the files again)")]
 pub(super) struct AccessArgs {

@@ -6,29 +6,33 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
+use walsender::source::archive::ArchiveLocation;
 use walsender::source::recording::{RecordedServer, Recording};
+use walsender::source::served_archive::{ServeOptions, ServedArchive};
 use walsender::{ListenAddress, Sender, SenderConfig};
+use walstream::sync::{StandbyNames, SyncRule};
 
 use super::access_args::AccessArgs;
 
-/// How long clients may take to leave at the end.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+const EXAMPLE: &str = "\
+Let a standby of another machine in:
+  (umask 077; walsender verifier standby > users)
+  walsender serve --archive DIR --listen 0.0.0.0:5433 --auth-file users \\
+      --tls-cert server.crt --tls-key server.key";
 
-/// Serves a recorded PostgreSQL server to pg_basebackup, pg_receivewal and walreceiver
+/// Serves WAL to pg_receivewal, PostgreSQL standbys and walreceiver
 ///
-/// The recording is a base backup and the WAL that followed it. Clients of this machine are trusted unless rules say
-/// otherwise; to let others in, give users and their passwords, or rules:
-///
-///   walsender verifier standby >> users && chmod 600 users
-///   walsender serve --recording FILE --listen 0.0.0.0:5433 --auth-file users --tls-cert s.crt --tls-key s.key
+/// Clients of this machine are trusted unless rules say otherwise; to let others in, give users and their passwords, or
+/// rules. SIGTERM or SIGINT ends it: standbys get all WAL that there is, and are waited for until they have confirmed it;
+/// a second signal ends it at once. SIGHUP reads rules, users and certificates again.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLE)]
 pub(super) struct ServeArgs {
-    /// The recording: a tar archive compressed with zstd
-    #[arg(long, value_name = "FILE")]
-    recording: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Where to listen: an address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose name must be
     /// .s.PGSQL.PORT for PostgreSQL's clients. Addresses that other machines reach need --auth-file or --hba
     #[arg(long, value_name = "ADDR")]
@@ -37,48 +41,122 @@ pub(super) struct ServeArgs {
     /// the process
     #[arg(long, value_name = "DIR")]
     slots: Option<PathBuf>,
+    /// Which standbys are synchronous, as the setting of this name in PostgreSQL: FIRST 1 (a, b), ANY 2 (a, b, c), *
+    #[arg(long, value_name = "NAMES", default_value = "", value_parser = StandbyNames::parse)]
+    synchronous_standby_names: SynchronousNames,
+    /// Seconds after which a standby that says nothing is taken for dead; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wal_sender_timeout: u64,
+    /// Seconds that standbys have to confirm the last WAL when the sender is to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    shutdown_timeout: u64,
+    // Last, as its heading holds for what comes after it.
     #[command(flatten)]
     access: AccessArgs,
 }
 
+/// `None` for none, which is how the empty text is read.
+type SynchronousNames = Option<StandbyNames>;
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct SourceArgs {
+    /// WAL segments as `walreceiver receive`, pg_receivewal or archive_command leave them, plain or compressed, of any
+    /// number of timelines: a directory, or s3://BUCKET/PREFIX and the like. What is added is served, too
+    #[arg(long, value_name = "DIR|URL")]
+    archive: Option<ArchiveLocation>,
+    /// A recorded server, with its base backup: a tar archive compressed with zstd
+    #[arg(long, value_name = "FILE")]
+    recording: Option<PathBuf>,
+}
+
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let (recording, slots) = (args.recording, args.slots);
-    let (server, slots) = tokio::task::spawn_blocking(move || {
-        let server = RecordedServer::at_end(Recording::open(&recording)?);
-        let slots = open_slots(slots, &server)?;
-        anyhow::Ok((Arc::new(server), slots))
+    let (source, slots) = (args.source, args.slots);
+    let (source, slots) = tokio::task::spawn_blocking(move || {
+        let source = source.open()?;
+        let slots = open_slots(slots, &*source)?;
+        anyhow::Ok((source, slots))
     })
     .await
-    .context("cannot load the recording")??;
-    let (mut interrupt, mut terminate, mut hangup) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::hangup())?,
-    );
-    let end = server.recording().wal_end();
+    .context("cannot open the source")??;
+    let mut signals = Signals::new()?;
     let mut config = SenderConfig::new(args.listen);
+    config.wal_sender_timeout = Some(args.wal_sender_timeout)
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs);
+    config.sync_rule = SyncRule::from(args.synchronous_standby_names);
     config.access = args.access.files()?;
-    let sender = Sender::start_with_slots(config, server, slots).await?;
+    let end = *source.flushed().borrow();
+    let sender = Sender::start_with_slots(config, source, slots).await?;
     println!(
         "listening, WAL ends at {} on timeline {}; connect with: {} user=postgres",
         end.lsn,
         end.timeline,
         sender.conninfo()
     );
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            _ = hangup.recv() => {
-                if tokio::task::block_in_place(|| sender.reload_access()) {
-                    tracing::info!("rules, verifiers and certificates reloaded");
-                }
-            }
+    while signals.next().await == Asked::ToReload {
+        if tokio::task::block_in_place(|| sender.reload_access()) {
+            tracing::info!("rules, verifiers and certificates reloaded");
         }
     }
-    sender.shut_down(SHUTDOWN_GRACE).await;
+    tracing::info!("shutting down: standbys get what they lack");
+    tokio::select! {
+        () = sender.shut_down(Duration::from_secs(args.shutdown_timeout)) => {}
+        () = signals.end() => tracing::warn!("ending at once"),
+    }
     Ok(())
+}
+
+impl SourceArgs {
+    fn open(self) -> anyhow::Result<Arc<dyn WalSource>> {
+        match (self.archive, self.recording) {
+            (Some(archive), _) => {
+                let options = ServeOptions::default();
+                Ok(Arc::new(ServedArchive::open(&archive, options)?))
+            }
+            (None, Some(recording)) => Ok(Arc::new(RecordedServer::at_end(Recording::open(
+                &recording,
+            )?))),
+            (None, None) => anyhow::bail!("a source is missing"),
+        }
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    ToReload,
+    ToEnd,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::ToEnd,
+            _ = self.terminate.recv() => Asked::ToEnd,
+            _ = self.hangup.recv() => Asked::ToReload,
+        }
+    }
+
+    async fn end(&mut self) {
+        while self.next().await != Asked::ToEnd {}
+    }
 }
 
 /// The slots of the directory, or none yet, in memory.

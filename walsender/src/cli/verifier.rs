@@ -11,8 +11,6 @@ use walsender::auth::{Verifier, verifier_line};
 ///
 /// The password is asked for on a terminal, else it is the first line of standard input. The line does not hold it, and
 /// is still a secret: keep the file closed to others.
-///
-///   walsender verifier standby >> users
 #[derive(Debug, Args)]
 pub(super) struct VerifierArgs {
     /// Name of the user

@@ -31,6 +31,9 @@ use crate::sender::Shared;
 /// How long a client may take to read why it is refused.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a client may take to hear the last message of a sender that ends.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -116,11 +119,16 @@ pub(crate) async fn serve(
         "connection begins"
     );
     match session::run(&mut client, &start, &peer, &shared).await {
-        Ok(()) | Err(Interruption::ShutDown) => info!(
-            ?peer,
-            application_name = start.application_name,
-            "connection ends"
-        ),
+        result @ (Ok(()) | Err(Interruption::ShutDown)) => {
+            info!(
+                ?peer,
+                application_name = start.application_name,
+                "connection ends"
+            );
+            if result.is_err() {
+                let _ = timeout(LAST_WORDS_TIMEOUT, client.close()).await;
+            }
+        }
         Err(Interruption::Gone(error)) => info!(?peer, "connection is lost: {error}"),
         Err(Interruption::Refused(refusal)) => refuse(&mut client, &peer, &refusal).await,
     }
