@@ -36,6 +36,11 @@ impl SenderView {
         *self.0.standbys.released().borrow()
     }
 
+    /// Reads rules, verifiers and certificates again, as [`Sender::reload_access`](crate::Sender::reload_access) does.
+    pub fn reload_access(&self) -> bool {
+        self.0.access.reload()
+    }
+
     /// The slots, by name.
     #[must_use]
     pub fn slots(&self) -> Vec<SlotView> {

@@ -131,7 +131,8 @@ fn a_chain_of_standbys_survives_the_restart_of_each_and_is_promoted() -> Result<
     primary.start()?;
     ensure_same_content(&primary, &standby)?;
     wait_for_replay(&last, standby.flush_lsn()?)?;
-    ensure_same_content(&primary, &last)?;
+    assert_eq!(last.row_counts()?, standby.row_counts()?);
+    assert_eq!(last.dump_all()?, standby.dump_all()?);
     let finished = hub.terminate()?;
     ensure!(finished.code() == Some(0), "{finished}");
     Ok(())

@@ -9,8 +9,8 @@ use crate::exit::Exit;
 /// Why a mirror cannot be served.
 #[derive(Debug, Error)]
 pub enum HubError {
-    /// It cannot listen there.
-    #[error("cannot serve the mirror: {0}; give --serve another address, or leave it out")]
+    /// It cannot listen there, or the files that say who may follow cannot be used.
+    #[error("cannot serve the mirror: {0}")]
     Sender(#[from] SenderError),
     /// The followers' slots cannot be used.
     #[error(transparent)]

@@ -17,6 +17,7 @@
 //!
 //! The hub lives as long as the daemon, whether its own primary answers or not.
 
+mod access_args;
 mod hub_error;
 mod identity;
 pub mod options;
@@ -28,7 +29,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use walsender::auth::AccessFiles;
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
 use walsender::{ListenAddress, Sender, SenderConfig, SenderView};
@@ -59,6 +63,8 @@ pub struct HubConfig {
     pub wal_sender_timeout: Option<Duration>,
     /// How long followers may take to confirm the last WAL.
     pub shutdown_timeout: Duration,
+    /// Who may follow.
+    pub access: AccessFiles,
 }
 
 /// A mirror that is served. Dropping it cuts its followers off.
@@ -68,6 +74,8 @@ pub struct Hub {
     source: Arc<MirrorSource>,
     relay_sync: bool,
     shutdown_timeout: Duration,
+    /// Ends with it.
+    reloading: Option<JoinHandle<()>>,
 }
 
 /// What can be asked of a hub, from elsewhere.
@@ -97,6 +105,7 @@ impl Hub {
         let sender_config = SenderConfig {
             sync_rule: config.sync_rule.clone(),
             wal_sender_timeout: config.wal_sender_timeout,
+            access: config.access.clone(),
             ..SenderConfig::new(config.listen.clone())
         };
         let served: Arc<dyn WalSource> = Arc::clone(&source) as _;
@@ -108,7 +117,15 @@ impl Hub {
             "serving the mirror; connect with: {}",
             sender.conninfo()
         );
+        let reloading = match signal(SignalKind::hangup()) {
+            Ok(hangups) => Some(tokio::spawn(reload_access(hangups, sender.view()))),
+            Err(error) => {
+                tracing::warn!("SIGHUP cannot be caught, so it ends the hub: {error}");
+                None
+            }
+        };
         Ok(Self {
+            reloading,
             sender,
             source,
             relay_sync: config.relay_sync,
@@ -142,6 +159,20 @@ impl Hub {
     /// Ends: followers get all WAL that there is, and are waited for until they have confirmed it, within bounds.
     pub async fn stop(self) {
         self.sender.shut_down(self.shutdown_timeout).await;
+        if let Some(reloading) = self.reloading {
+            reloading.abort();
+        }
+    }
+}
+
+/// Reads the files that say who may follow, whenever SIGHUP comes.
+async fn reload_access(mut hangups: Signal, sender: SenderView) {
+    while hangups.recv().await.is_some() {
+        let sender = sender.clone();
+        let reloaded = tokio::task::spawn_blocking(move || sender.reload_access()).await;
+        if reloaded.is_ok_and(|all_new| all_new) {
+            tracing::info!("rules, verifiers and certificates reloaded");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use walsender::ListenAddress;
 use walstream::sync::{StandbyNames, SyncRule};
 
 use super::HubConfig;
+use super::access_args::AccessArgs;
 use crate::run::options::seconds;
 
 /// Slots of a mirror's followers, within its directory.
@@ -17,8 +18,9 @@ const SLOTS: &str = "walstream.slots";
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Serving further standbys (cascading)")]
 pub struct HubArgs {
-    /// Serve the mirror's WAL to further standbys: a loopback address such as 127.0.0.1:5433, or the absolute path of a unix
-    /// socket, whose name must be .s.PGSQL.PORT for PostgreSQL's clients.
+    /// Serve the mirror's WAL to further standbys: an address such as 127.0.0.1:5433, or the absolute path of a unix socket,
+    /// whose name must be .s.PGSQL.PORT for PostgreSQL's clients. Addresses that other machines reach need --auth-file or
+    /// --hba.
     #[arg(long, value_name = "ADDR")]
     pub serve: Option<ListenAddress>,
 
@@ -49,6 +51,10 @@ pub struct HubArgs {
     /// How long followers may take at the end to confirm the last WAL, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "10", requires = "serve", value_parser = seconds)]
     pub shutdown_timeout: Duration,
+
+    /// Who may follow.
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 impl HubArgs {
@@ -71,6 +77,7 @@ impl HubArgs {
             sync_rule: SyncRule::from(names),
             wal_sender_timeout: Some(self.wal_sender_timeout).filter(|timeout| !timeout.is_zero()),
             shutdown_timeout: self.shutdown_timeout,
+            access: self.access.files(),
         })
     }
 }
@@ -113,10 +120,15 @@ mod tests {
         let relay = config(&[&serve[..], &["--relay-sync"]].concat()).unwrap();
         let any = SyncRule::from(StandbyNames::parse("*").unwrap());
         assert_eq!(relay.sync_rule, any);
+        let files = ["--auth-file", "/u", "--tls-cert", "/c", "--tls-key", "/k"];
+        let others = config(&[&["--serve", "10.0.0.1:5433"][..], &files].concat()).unwrap();
+        assert_eq!(others.access.verifiers.as_deref(), Some(Path::new("/u")));
+        assert!(others.access.tls.is_some());
         for bad in [
             &["--relay-sync"][..],
             &["--slots", "/x"],
-            &["--serve", "10.0.0.1:5433"],
+            &["--hba", "/x"],
+            &["--serve", "127.0.0.1:0", "--tls-cert", "/x"],
             &["--serve", "127.0.0.1:0", "--synchronous-standby-names", ""],
             &[
                 "--serve",

@@ -109,7 +109,15 @@ impl MirrorSource {
         });
         let known = match parsed {
             Some(history) => Known { history, content },
-            None => Known::without_ancestors(timeline),
+            None => {
+                if timeline.0 > 1 {
+                    tracing::error!(
+                        timeline = timeline.0,
+                        "the timeline's history cannot be read from pg_wal: followers of earlier timelines are refused"
+                    );
+                }
+                Known::without_ancestors(timeline)
+            }
         };
         *self.known() = known;
     }

@@ -489,7 +489,7 @@ async fn relay_changed(relay: &mut Option<watch::Receiver<StandbyLsns>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn sleep(duration: Option<Duration>) {
