@@ -19,12 +19,17 @@ fn first_segment(hub: &Hub) -> Result<String> {
     Ok(names.first().context("no segments")?.clone())
 }
 
+/// An LSN of a status; 0/0 where there is none.
+fn lsn_of(status: &serde_json::Value, name: &str) -> Lsn {
+    let text = status.get(name).and_then(|lsn| lsn.as_str());
+    text.and_then(|text| text.parse().ok())
+        .unwrap_or(Lsn::INVALID)
+}
+
 fn caught_up(hub: &Hub, primary: &Cluster) -> Result<Lsn> {
     let end = primary.flush_lsn()?;
     wait_for("the hub", LONG, || {
-        let served = hub.status()?;
-        let served = served["served_lsn"].as_str().unwrap_or_default();
-        Ok(served.parse::<Lsn>()? >= end)
+        Ok(lsn_of(&hub.status()?, "served_lsn") >= end)
     })?;
     Ok(end)
 }
@@ -133,11 +138,11 @@ fn follow(
 fn all_sent(hub: &Hub, count: usize, end: Lsn) -> Result<()> {
     wait_for(&format!("{count} followers at {end}"), LONG, || {
         let status = hub.status()?;
-        let followers = status["followers"].as_array().cloned().unwrap_or_default();
-        let at_end = followers.iter().filter(|follower| {
-            let sent = follower["sent_lsn"].as_str().unwrap_or_default();
-            sent.parse::<Lsn>().is_ok_and(|sent| sent >= end)
-        });
+        let followers = status.get("followers").and_then(|all| all.as_array());
+        let mut followers = followers.into_iter().flatten();
+        let at_end = followers
+            .by_ref()
+            .filter(|follower| lsn_of(follower, "sent_lsn") >= end);
         Ok(at_end.count() == count)
     })
 }

@@ -1,6 +1,7 @@
 //! `walreceiver run --serve --relay-sync`: commits on the primary wait for the hub's own standbys, not for the hub.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, kill_process};
 use walstream_tests::{
     AcknowledgedLoad, Cluster, ClusterOptions, Hub, LONG, SHORT, Signal, StopMode, wait_for,
 };
@@ -63,13 +64,11 @@ fn commits_wait_for_the_hubs_standby() -> Result<()> {
         ("on", false),
         ("remote_apply", true),
     ] {
-        let receiver: i32 = standby
+        let receiver = standby
             .query("SELECT pid FROM pg_stat_wal_receiver")?
             .parse()?;
-        let signal = |signal: Signal| {
-            let pid = rustix_pid(receiver);
-            rustix::process::kill_process(pid, signal)
-        };
+        let receiver = Pid::from_raw(receiver).context("no receiver")?;
+        let signal = |signal: Signal| kill_process(receiver, signal);
         if pauses_replay {
             standby.query("SELECT pg_wal_replay_pause()")?;
             let paused = "SELECT pg_get_wal_replay_pause_state()";
@@ -121,10 +120,6 @@ fn commits_wait_for_the_hubs_standby() -> Result<()> {
     let done = commit.wait(LONG)?;
     ensure!(done.code() == Some(0), "{done}");
     Ok(())
-}
-
-fn rustix_pid(pid: i32) -> rustix::process::Pid {
-    rustix::process::Pid::from_raw(pid).unwrap()
 }
 
 #[test]

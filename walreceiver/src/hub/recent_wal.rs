@@ -286,8 +286,8 @@ mod tests {
         /// Whatever came, was cut and came again, what is read is what came last at its place.
         #[test]
         fn what_is_read_is_what_came_last(
-            steps in prop::collection::vec((0u64..3000, 1usize..40_000, any::<bool>()), 1..40),
-            reads in prop::collection::vec((0u64..200_000, 1u64..150_000), 1..20),
+            steps in prop::collection::vec((0u64..3000, 1usize..40_000, any::<bool>()), 1..15),
+            reads in prop::collection::vec((0u64..200_000, 1u64..150_000), 1..5),
         ) {
             let wal = RecentWal::new(150_000);
             let (mut end, mut lives) = (0u64, vec![(0u64, 0u8)]);

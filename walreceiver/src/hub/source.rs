@@ -251,3 +251,132 @@ impl WalSource for MirrorSource {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use walstream::{Dialect, PgMajor, SystemIdentifier};
+
+    use super::*;
+
+    const SEGMENT: u64 = 16 << 20;
+
+    fn at(timeline: u32, lsn: u64) -> TimelinePosition {
+        TimelinePosition {
+            timeline: TimelineId(timeline),
+            lsn: Lsn(lsn),
+        }
+    }
+
+    /// A mirror whose WAL begins with segment 1 and is flushed up to 32 bytes into segment 2. Of each segment the bytes are
+    /// its file's timeline.
+    fn mirror(directory: &Path, segments: &[(u32, u64)], end: TimelinePosition) -> MirrorSource {
+        let pg_wal = directory.join("pg_wal");
+        std::fs::create_dir(&pg_wal).unwrap();
+        for (timeline, number) in segments {
+            let name = format!("{timeline:08X}00000000{number:08X}");
+            std::fs::write(
+                pg_wal.join(name),
+                vec![u8::try_from(*timeline).unwrap(); 64],
+            )
+            .unwrap();
+        }
+        let facts = MirrorFacts {
+            system_identifier: SystemIdentifier(7),
+            server_version_num: 150_018,
+            dialect: Dialect::with_default_sizes(PgMajor::V15),
+            start: at(1, SEGMENT),
+            consistent_lsn: Lsn(SEGMENT),
+            slot: None,
+            primary: String::new(),
+            tablespaces: BTreeMap::new(),
+        };
+        MirrorSource::new(directory, &facts, end, 1 << 20)
+    }
+
+    /// The timeline of the file, the offset and the length, or none where it comes from memory.
+    fn file_of(piece: &WalPiece) -> Option<(String, u64, u64)> {
+        let WalPiece::File(piece) = piece else {
+            return None;
+        };
+        let timeline = piece.file().segment()[..8].to_owned();
+        Some((timeline, piece.offset(), piece.length()))
+    }
+
+    #[test]
+    fn old_wal_is_read_from_files_and_new_from_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = mirror(dir.path(), &[(1, 1), (1, 2)], at(1, 2 * SEGMENT + 32));
+        let one = TimelineId(1);
+        let start = Lsn(2 * SEGMENT + 32);
+        source.received(start, &Bytes::from(vec![9; 32]));
+        let read = |from: u64, to: u64| source.read(one, Lsn(from)..Lsn(to));
+        let file =
+            |timeline: u32, offset, length| Some((format!("{timeline:08X}"), offset, length));
+        // Not beyond a segment's end.
+        let piece = read(2 * SEGMENT - 10, 2 * SEGMENT + 10).unwrap();
+        assert_eq!(file_of(&piece), file(1, SEGMENT - 10, 10));
+        assert_eq!(
+            file_of(&read(2 * SEGMENT, 2 * SEGMENT + 40).unwrap()),
+            file(1, 0, 40)
+        );
+        assert_eq!(file_of(&read(start.0, start.0 + 8).unwrap()), None);
+        let gone = read(0, 10).unwrap_err();
+        assert_eq!(
+            gone.to_string(),
+            "requested WAL segment 000000010000000000000000 has already been removed"
+        );
+        // What is received is served once it is said to be flushed, which does not go back.
+        let flushed = source.flushed();
+        assert_eq!(flushed.borrow().lsn, start);
+        source.flushed_up_to(at(1, start.0 + 16));
+        source.flushed_up_to(at(1, start.0));
+        assert_eq!(flushed.borrow().lsn, start + 16);
+    }
+
+    #[test]
+    fn a_left_timeline_is_read_from_the_next_ones_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let segments = [(1, 1), (1, 2), (2, 2), (2, 3)];
+        let source = mirror(dir.path(), &segments, at(1, 2 * SEGMENT + 32));
+        let (one, two) = (TimelineId(1), TimelineId(2));
+        let range = Lsn(2 * SEGMENT)..Lsn(2 * SEGMENT + 20);
+        let timeline = |piece: &WalPiece| file_of(piece).map(|(timeline, _, _)| timeline);
+        assert_eq!(
+            timeline(&source.read(one, range.clone()).unwrap()).unwrap(),
+            "00000001"
+        );
+        assert_eq!(source.timeline_history(two), Ok(None));
+        std::fs::write(
+            dir.path().join("pg_wal/00000002.history"),
+            format!("1\t{}\tpromoted\n", Lsn(2 * SEGMENT + 32)),
+        )
+        .unwrap();
+        source.flushed_up_to(at(2, 2 * SEGMENT + 32));
+        assert_eq!(source.flushed().borrow().timeline, two);
+        assert!(source.timeline_history(two).unwrap().is_some());
+        for (timeline_asked, found) in [(one, "00000002"), (two, "00000002")] {
+            let piece = source.read(timeline_asked, range.clone()).unwrap();
+            assert_eq!(timeline(&piece).unwrap(), found);
+        }
+        let before = Lsn(SEGMENT)..Lsn(SEGMENT + 20);
+        assert_eq!(
+            timeline(&source.read(one, before).unwrap()).unwrap(),
+            "00000001"
+        );
+    }
+
+    #[test]
+    fn a_mirror_is_a_standby_of_its_own_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = mirror(dir.path(), &[], at(1, SEGMENT));
+        let identity = source.identity();
+        assert_eq!(identity.server_version_num, 150_018);
+        assert_eq!(identity.settings["server_version"], "15.18");
+        assert_eq!(identity.settings["transaction_read_only"], "on");
+        let in_hot_standby = ("in_hot_standby".to_owned(), "on".to_owned());
+        assert!(identity.parameter_status.contains(&in_hot_standby));
+        assert_eq!(source.base_backup(), Ok(None));
+    }
+}

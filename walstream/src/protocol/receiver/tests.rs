@@ -383,3 +383,25 @@ fn the_next_timeline_is_later_and_begins_within_what_came() {
     assert!(!check(2, START + 101));
     assert!(!check(1, START + 100));
 }
+
+/// One who relays must not report as flushed what it has itself, not even in the first message of a connection.
+#[test]
+fn what_is_relayed_is_reported_from_the_start() {
+    let now = Instant::now();
+    let sent_at = PgTimestamp(0);
+    let report = |receiver: &mut Receiver| {
+        receiver.request_report();
+        let update = receiver.poll_transmit(now, sent_at).unwrap();
+        (update.write_lsn, update.flush_lsn, update.apply_lsn)
+    };
+    let new = || Receiver::new(config(), START, TimelineId(1), now);
+    let nothing = Lsn::INVALID;
+    let mut receiver = new().report_from(nothing, nothing, nothing);
+    assert_eq!(report(&mut receiver), (nothing, nothing, nothing));
+    assert_eq!(receiver.received_lsn(), START);
+    receiver.handle_written(Lsn(START.0 - 8)).unwrap();
+    assert_eq!(report(&mut receiver), (Lsn(START.0 - 8), nothing, nothing));
+    assert!(receiver.handle_flushed(START).is_err(), "more than written");
+    let mut receiver = new().report_from(START + 100, START + 50, Lsn(7));
+    assert_eq!(report(&mut receiver), (START, START, Lsn(7)));
+}
