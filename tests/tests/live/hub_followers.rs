@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use walstream::Lsn;
-use walstream_tests::{Cluster, Hub, LONG, Receivewal, Running, SHORT, Signal, wait_for};
+use walstream_tests::{Cluster, CutProxy, Hub, LONG, Receivewal, Running, SHORT, Signal, wait_for};
 
 use crate::hub::{load, primary};
 use crate::serve_archive::{begin_at, ensure_same_wal};
@@ -231,4 +231,44 @@ fn a_follower_that_stands_still_holds_up_nobody_and_goes_on_from_files() -> Resu
     ensure!(finished.code() == Some(0), "{finished}");
     sides[0].1.signal(Signal::CONT)?;
     Ok(())
+}
+
+#[test]
+fn half_a_record_that_turns_out_to_be_damaged_reaches_nobody() -> Result<()> {
+    let primary = primary()?;
+    let proxy = CutProxy::start(primary.port())?;
+    let through_proxy = format!(
+        "host=127.0.0.1 port={} user=postgres password={}",
+        proxy.port(),
+        primary.password()
+    );
+    let mut hub = Hub::start(&primary, &["--primary", &through_proxy])?;
+    let side = Receivewal::theirs(primary.programs())?;
+    begin_at(&side, &first_segment(&hub)?)?;
+    let conninfo = hub.conninfo("f");
+    let command = side.command(["-D", "archive", "-n", "--synchronous", "-d", &conninfo]);
+    let mut following = command.start()?;
+    all_sent(&hub, 1, caught_up(&hub, &primary)?)?;
+    for round in 1..=4u64 {
+        // Somewhere in one long record, whose first messages are checked page by page, written and flushed before its CRC.
+        proxy.flip_after(round * 150_000, 0x10);
+        primary.query("SELECT pg_logical_emit_message(true, 'x', repeat('long', 200000))")?;
+        wait_for("damage", LONG, || Ok(!proxy.flip_pending()))?;
+        all_sent(&hub, 1, caught_up(&hub, &primary)?)?;
+        let damaged = hub
+            .running()
+            .stderr()
+            .matches("received WAL is damaged")
+            .count();
+        ensure!(
+            damaged as u64 >= round,
+            "no damage was noticed in round {round}"
+        );
+    }
+    let end = caught_up(&hub, &primary)?;
+    ensure!(following.is_running()?, "the follower has ended");
+    following.signal(Signal::INT)?;
+    let ended = following.wait(LONG)?;
+    ensure!(ended.code() == Some(0), "{ended}");
+    ensure_same_wal(&primary.data_dir().join("pg_wal"), &side.archive(), end)
 }
