@@ -24,6 +24,7 @@ mod power_loss;
 mod promotion;
 mod receive_archive;
 mod receive_endings;
+mod receive_failing_disk;
 mod receive_faults;
 mod receive_messages;
 mod receive_timelines;
