@@ -1,9 +1,12 @@
 //! Serves PostgreSQL WAL over the physical streaming replication protocol.
 //!
 //! A [`Sender`] listens and serves a [`source::WalSource`] to everyone who connects: PostgreSQL's standbys,
-//! `pg_receivewal`, `pg_basebackup` and our own receiver follow it as they follow PostgreSQL. The source that exists so
-//! far is a [recording](source::recording::RecordedServer): a base backup and the WAL that followed it, from a real
-//! server.
+//! `pg_receivewal`, `pg_basebackup` and our own receiver follow it as they follow PostgreSQL. Sources are
+//! [archives](source::served_archive::ServedArchive), which may grow while they are served, and
+//! [recordings](source::recording::RecordedServer): a base backup and the WAL that followed it, from a real server.
+//!
+//! WAL in files goes to the sockets without passing through this process. What standbys confirm releases commits that wait
+//! for them ([`Sender::wait_for`]), by the rule of `synchronous_standby_names`.
 //!
 //! | module | what |
 //! |---|---|

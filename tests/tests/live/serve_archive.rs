@@ -54,7 +54,7 @@ impl Filled {
         let mut filling = self
             .archive
             .command(["-D", "archive", "-v", "--synchronous", "-Z", compression])
-            .args(["-d", &conninfo])
+            .args(["-s", "1", "-d", &conninfo])
             .start()?;
         filling.wait_for_output("starting log streaming", LONG)?;
         self.filling = Some(filling);
@@ -243,7 +243,7 @@ fn a_postgresql_standby_follows_to_the_end_and_is_promoted() -> Result<()> {
     load(&primary)?;
     primary.wait_for_flush("pg_receivewal", primary.flush_lsn()?, LONG)?;
     let mut served = filled.serve(&["--synchronous-standby-names", "ANY 1 (walreceiver)"])?;
-    standby.configure(&[("primary_conninfo", &format!("'{}'", served.conninfo()))])?;
+    standby.configure(&[("primary_conninfo", served.conninfo())])?;
     remove_auto_conninfo(&standby)?;
     standby.start()?;
     load(&primary)?;

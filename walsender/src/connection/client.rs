@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::answer::{Answer, Part};
 use super::client_frames::{ClientFrame, ClientFrames, FrameError};
@@ -47,6 +47,15 @@ impl Client {
     /// Sends everything that waits. May be dropped while it waits.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_send_all(cx)).await
+    }
+
+    /// Ends the connection after the last message, and reads what the client still says: if the connection were closed
+    /// with that unread, the system would throw away what the client has not taken yet.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        self.socket.shutdown().await?;
+        let mut unread = [0; 1024];
+        while self.socket.read(&mut unread).await? > 0 {}
+        Ok(())
     }
 
     /// The next message; `None` when the client has closed the connection between two.
@@ -113,5 +122,111 @@ fn some(count: usize) -> io::Result<usize> {
     match count {
         0 => Err(io::ErrorKind::WriteZero.into()),
         count => Ok(count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+    use super::*;
+    use crate::source::{FilePiece, SegmentFile};
+
+    /// Enough that no socket takes it at once.
+    const LENGTH: usize = 8 << 20;
+
+    fn content() -> Vec<u8> {
+        (0..LENGTH)
+            .map(|index| u8::try_from(index % 251).unwrap())
+            .collect()
+    }
+
+    fn file() -> (File, FilePiece) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content()).unwrap();
+        let shared = SegmentFile::new(file.try_clone().unwrap(), "S".into(), "/S".into());
+        (file, FilePiece::new(Arc::new(shared), 0, LENGTH as u64))
+    }
+
+    async fn sockets() -> Vec<(Socket, Box<dyn tokio::io::AsyncRead + Send + Unpin>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (accepted, _) = listener.accept().await.unwrap();
+        let (unix, other) = UnixStream::pair().unwrap();
+        let (memory, reader) = tokio::io::duplex(1000);
+        vec![
+            (Socket::Tcp(accepted), Box::new(tcp.unwrap())),
+            (Socket::Unix(unix), Box::new(other)),
+            (Socket::Memory(memory), Box::new(reader)),
+        ]
+    }
+
+    #[tokio::test]
+    async fn a_file_arrives_whole_over_every_socket() {
+        for (socket, mut reader) in sockets().await {
+            let mut client = Client::new(socket);
+            let head = |out: &mut BytesMut| out.extend_from_slice(b"head");
+            client.answer.copy_done();
+            let (_, piece) = file();
+            client
+                .answer
+                .copy_data_with_body(4, head, Part::File(piece));
+            let body = Part::Memory(Bytes::from(content()));
+            client.answer.copy_data_with_body(4, head, body);
+            client.answer.copy_done();
+            let expected = client.answer.length();
+            let sent = tokio::spawn(async move {
+                client.flush().await.unwrap();
+                assert!(client.has_sent_all());
+            });
+            let mut received = Vec::new();
+            reader.read_to_end(&mut received).await.unwrap();
+            sent.await.unwrap();
+            assert_eq!(received.len() as u64, expected);
+            let message = 1 + 4 + 4 + LENGTH;
+            for start in [5, 5 + message] {
+                assert_eq!(&received[start..start + 1], b"d");
+                assert_eq!(&received[start + 5..start + 9], b"head");
+                assert!(received[start + 9..start + message] == content());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_cut_while_it_is_sent_ends_the_connection() {
+        for (socket, mut reader) in sockets().await {
+            let mut client = Client::new(socket);
+            let (file, piece) = file();
+            client
+                .answer
+                .copy_data_with_body(0, |_| {}, Part::File(piece));
+            let sent = tokio::spawn(async move { client.flush().await });
+            let mut some = [0; 5];
+            reader.read_exact(&mut some).await.unwrap();
+            file.set_len(LENGTH as u64 - 1).unwrap();
+            let mut received = Vec::new();
+            reader.read_to_end(&mut received).await.unwrap();
+            assert_eq!(received.len(), LENGTH - 1, "and nothing made up");
+            let error = sent.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_come_in_while_others_go_out() {
+        for (socket, reader) in sockets().await {
+            let mut client = Client::new(socket);
+            let body = Part::Memory(Bytes::from(content()));
+            client.answer.copy_data_with_body(0, |_| {}, body);
+            // The other side closes without having read anything.
+            drop(reader);
+            let error = client.exchange().await.unwrap_err();
+            assert!(matches!(error, Interruption::Gone(_)), "{error:?}");
+        }
     }
 }

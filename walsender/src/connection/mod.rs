@@ -27,6 +27,9 @@ use crate::sender::Shared;
 /// How long a client may take until its session has begun (`authentication_timeout`).
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a client may take to hear the last message of a sender that ends.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a client may take that is to hear that there are too many.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -107,11 +110,16 @@ pub(crate) async fn serve(socket: Socket, peer: Peer, shared: Arc<Shared>) {
         "connection begins"
     );
     match session::run(&mut client, &start, &peer, &shared).await {
-        Ok(()) | Err(Interruption::ShutDown) => info!(
-            ?peer,
-            application_name = start.application_name,
-            "connection ends"
-        ),
+        result @ (Ok(()) | Err(Interruption::ShutDown)) => {
+            info!(
+                ?peer,
+                application_name = start.application_name,
+                "connection ends"
+            );
+            if result.is_err() {
+                let _ = timeout(LAST_WORDS_TIMEOUT, client.close()).await;
+            }
+        }
         Err(Interruption::Gone(error)) => info!(?peer, "connection is lost: {error}"),
         Err(Interruption::Refused(refusal)) => refuse(&mut client, &peer, &refusal).await,
     }

@@ -159,6 +159,7 @@ impl Inner {
             && within(switch_lsn)
             && let Some(next) = history.next_timeline(timeline)
         {
+            // Until there is more than the copy of its parent's WAL in it, it may still be written.
             let next_is_whole = next != end.timeline || end.lsn > switch_lsn;
             let next = (name(next), switch_lsn);
             return if next_is_whole {
@@ -167,16 +168,20 @@ impl Inner {
                 vec![own, next]
             };
         }
-        let mut names = vec![own];
-        // A timeline of which no file is there yet begins with a copy of this.
         if timeline == history.timeline()
             && let Some(parent) = history.parent()
             && within(parent.switch_lsn)
             && lsn < parent.switch_lsn
         {
-            names.push((name(parent.timeline), parent.switch_lsn));
+            // The timeline's file begins with a copy of its parent's.
+            let parent_file = (name(parent.timeline), parent.switch_lsn);
+            return if end.lsn > parent.switch_lsn {
+                vec![own, parent_file]
+            } else {
+                vec![parent_file, own]
+            };
         }
-        names
+        vec![own]
     }
 
     fn read_timelines(&self) -> std::sync::RwLockReadGuard<'_, Timelines> {

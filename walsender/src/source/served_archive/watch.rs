@@ -132,6 +132,10 @@ impl Watch {
         if !is_new && !self.tail_may_have_grown(archive) {
             return Ok(());
         }
+        if is_new && newest.history().ancestors().is_empty() {
+            // A promotion writes a history, which will come.
+            return Ok(());
+        }
         let mut finder = WalEndFinder::new(&newest, self.dialect, self.system_identifier);
         let found = if is_new {
             finder.find()
