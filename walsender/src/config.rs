@@ -9,6 +9,8 @@ use std::time::Duration;
 use thiserror::Error;
 use walstream::sync::SyncRule;
 
+use crate::auth::AccessFiles;
+
 /// How a sender behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SenderConfig {
@@ -16,8 +18,14 @@ pub struct SenderConfig {
     pub listen: ListenAddress,
     /// How long a standby may say nothing until it is taken for dead; after half of it, it is asked. `None`: for ever.
     pub wal_sender_timeout: Option<Duration>,
-    /// Most connections at a time; further ones are told that there are too many.
+    /// Most sessions at a time; further clients are told that there are too many, once they are let in.
     pub max_connections: usize,
+    /// Most connections at a time of clients that are not let in yet; further ones are closed.
+    pub max_waiting: usize,
+    /// How long a client may take until it is let in (`authentication_timeout`).
+    pub authentication_timeout: Duration,
+    /// Who may connect, and how he proves who he is.
+    pub access: AccessFiles,
     /// Which standbys commits wait for at first; [`Sender::set_sync_rule`](crate::Sender::set_sync_rule) changes it.
     pub sync_rule: SyncRule,
     /// The sender ends as if it were killed when its streams have carried this many bytes in all, wherever in a message
@@ -25,10 +33,10 @@ pub struct SenderConfig {
     pub cut_off_after: Option<u64>,
 }
 
-/// Where a sender listens. Only clients of the same machine are let in, as there is no authentication.
+/// Where a sender listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// A loopback address; port 0 is any free one.
+    /// An address; port 0 is any free one.
     Tcp(SocketAddr),
     /// Path of a unix socket. PostgreSQL's clients look for `.s.PGSQL.PORT` in the directory that they are given.
     Unix(PathBuf),
@@ -42,10 +50,11 @@ pub enum ListenAddressError {
         "\"{0}\" is no address: expected IP:PORT, such as 127.0.0.1:5433, or the absolute path of a unix socket"
     )]
     Form(String),
-    /// Clients of other machines could reach it.
+    /// Clients of other machines could reach it, and there is nothing to tell them apart by.
     #[error(
-        "cannot listen at {0}: clients are trusted without authentication, so only loopback addresses, such as \
-         127.0.0.1:{port}, and unix sockets are possible", port = .0.port()
+        "cannot listen at {0}: other machines could reach it, and nothing says who may connect: give users and their \
+         passwords with --auth-file, or rules with --hba; or listen at a loopback address, such as 127.0.0.1:{port}, or \
+         at a unix socket", port = .0.port()
     )]
     NotLoopback(SocketAddr),
 }
@@ -58,8 +67,31 @@ impl SenderConfig {
             listen,
             wal_sender_timeout: Some(Duration::from_secs(60)),
             max_connections: 100,
+            max_waiting: 100,
+            authentication_timeout: Duration::from_secs(60),
+            access: AccessFiles {
+                hba: None,
+                verifiers: None,
+                tls: None,
+            },
             sync_rule: SyncRule::Off,
             cut_off_after: None,
+        }
+    }
+}
+
+impl SenderConfig {
+    /// # Errors
+    /// [`ListenAddressError::NotLoopback`] when other machines can reach it, and nothing says who may connect.
+    pub fn check(&self) -> Result<(), ListenAddressError> {
+        match &self.listen {
+            ListenAddress::Tcp(address)
+                if !address.ip().to_canonical().is_loopback()
+                    && !self.access.can_authenticate() =>
+            {
+                Err(ListenAddressError::NotLoopback(*address))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -69,17 +101,6 @@ impl ListenAddress {
     #[must_use]
     pub fn free_port() -> Self {
         Self::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))
-    }
-
-    /// # Errors
-    /// [`ListenAddressError::NotLoopback`] when other machines can reach it.
-    pub fn check(&self) -> Result<(), ListenAddressError> {
-        match self {
-            Self::Tcp(address) if !address.ip().to_canonical().is_loopback() => {
-                Err(ListenAddressError::NotLoopback(*address))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -93,9 +114,7 @@ impl FromStr for ListenAddress {
         let address = text
             .parse()
             .map_err(|_| ListenAddressError::Form(text.to_owned()))?;
-        let listen = Self::Tcp(address);
-        listen.check()?;
-        Ok(listen)
+        Ok(Self::Tcp(address))
     }
 }
 
@@ -113,20 +132,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_of_this_machine_are_taken() {
-        for text in ["127.0.0.1:5433", "[::1]:0", "/run/x/.s.PGSQL.5433"] {
+    fn addresses_are_read_as_they_are_written() {
+        for text in [
+            "127.0.0.1:5433",
+            "[::1]:0",
+            "/run/x/.s.PGSQL.5433",
+            "0.0.0.0:5433",
+        ] {
             assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
-        }
-        for text in ["0.0.0.0:5433", "10.1.2.3:1", "[::]:1"] {
-            let error = text.parse::<ListenAddress>().unwrap_err();
-            assert!(
-                matches!(error, ListenAddressError::NotLoopback(_)),
-                "{error}"
-            );
         }
         for text in ["", "5433", "127.0.0.1", "localhost:5433", "run/x"] {
             let error = text.parse::<ListenAddress>().unwrap_err();
             assert!(matches!(error, ListenAddressError::Form(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_machines_reach_it_only_when_something_says_who_may_connect() {
+        let listening = |text: &str| SenderConfig::new(text.parse().unwrap());
+        for text in [
+            "127.0.0.1:5433",
+            "[::1]:0",
+            "[::ffff:127.0.0.1]:1",
+            "/run/x/.s.PGSQL.5433",
+        ] {
+            assert_eq!(listening(text).check(), Ok(()), "{text}");
+        }
+        for text in ["0.0.0.0:5433", "10.1.2.3:1", "[::]:1"] {
+            let mut config = listening(text);
+            let error = config.check().unwrap_err();
+            assert!(
+                matches!(error, ListenAddressError::NotLoopback(_)),
+                "{error}"
+            );
+            assert!(error.to_string().contains("--auth-file"), "{error}");
+            config.access.verifiers = Some("users".into());
+            assert_eq!(config.check(), Ok(()));
+            config.access = AccessFiles {
+                hba: Some("hba".into()),
+                ..AccessFiles::default()
+            };
+            assert_eq!(config.check(), Ok(()));
         }
     }
 }

@@ -21,6 +21,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod auth;
 mod cancel;
 mod command;
 mod config;
@@ -35,6 +36,7 @@ mod sender;
 pub mod slot;
 pub mod source;
 pub mod standby;
+pub mod tls;
 
 pub use config::{ListenAddress, ListenAddressError, SenderConfig};
 pub use sender::{Sender, SenderError, WaitInterrupted};

@@ -1,6 +1,8 @@
 //! [`Listener`]: takes connections and gives each a task.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +44,8 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    pub(crate) async fn bind(address: &ListenAddress) -> io::Result<Self> {
+    /// Listens. A unix socket is open to every user of this machine where rules say who may connect, else to our own.
+    pub(crate) async fn bind(address: &ListenAddress, has_rules: bool) -> io::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => {
                 let listener = TcpListener::bind(address).await?;
@@ -55,10 +58,15 @@ impl Listener {
             ListenAddress::Unix(path) => {
                 remove_dead_socket(path).await?;
                 let listener = UnixListener::bind(path)?;
+                let file = SocketFile(path.clone());
+                if has_rules {
+                    // PostgreSQL's default (`unix_socket_permissions`).
+                    std::fs::set_permissions(path, Permissions::from_mode(0o777))?;
+                }
                 Ok(Self {
                     address: address.clone(),
                     socket: Bound::Unix(listener),
-                    _file: Some(SocketFile(path.clone())),
+                    _file: Some(file),
                 })
             }
         }
@@ -110,13 +118,16 @@ impl Listener {
 }
 
 fn begin(socket: Socket, peer: Peer, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
-    let limit = shared.config.max_connections;
-    if connections.len() < limit {
-        connections.spawn(connection::serve(socket, peer, Arc::clone(shared)));
-    } else if connections.len() < limit.saturating_mul(2) {
-        connections.spawn(connection::turn_away(socket, peer));
+    match Arc::clone(&shared.waiting).try_acquire_owned() {
+        Ok(waiting) => {
+            connections.spawn(connection::serve(socket, peer, Arc::clone(shared), waiting));
+        }
+        // Strangers take no place from those that are let in, and no more memory than this. The connection is closed.
+        Err(_) => tracing::warn!(
+            ?peer,
+            "too many clients are not let in yet: connection closed"
+        ),
     }
-    // Even those who wait to hear that there are too many are too many: the connection is closed.
 }
 
 /// A file that a killed sender left is in the way; one that somebody listens at is not touched.

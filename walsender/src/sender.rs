@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use walstream::Lsn;
 use walstream::sync::{SyncRule, WaitMode};
 
+use crate::auth::{AccessControl, AccessError};
 use crate::cancel::CancelKeys;
 use crate::config::{ListenAddress, ListenAddressError, SenderConfig};
 use crate::connection::answer::Answer;
@@ -39,6 +40,9 @@ pub enum SenderError {
     /// The address is none that it may listen at.
     #[error(transparent)]
     Address(#[from] ListenAddressError),
+    /// The files that say who may connect cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The system does not let it listen there.
     #[error("cannot listen at {address}: {source}")]
     Listen {
@@ -81,6 +85,12 @@ pub(crate) struct Shared {
     pub(crate) slots: PhysicalSlots,
     pub(crate) standbys: Standbys,
     pub(crate) cancel_keys: CancelKeys,
+    /// Who may connect.
+    pub(crate) access: AccessControl,
+    /// Places for clients that are not let in yet.
+    pub(crate) waiting: Arc<Semaphore>,
+    /// Places for those that are.
+    pub(crate) places: Semaphore,
     life: watch::Sender<Life>,
     /// What streams may still carry before the sender is cut off.
     stream_bytes_left: AtomicU64,
@@ -109,18 +119,21 @@ impl Sender {
         source: Arc<dyn WalSource>,
         slots: PhysicalSlots,
     ) -> Result<Self, SenderError> {
-        config.listen.check()?;
-        let listener =
-            Listener::bind(&config.listen)
-                .await
-                .map_err(|source| SenderError::Listen {
-                    address: config.listen.clone(),
-                    source,
-                })?;
+        config.check()?;
+        let access = AccessControl::load(&config.access)?;
+        let listener = Listener::bind(&config.listen, config.access.hba.is_some())
+            .await
+            .map_err(|source| SenderError::Listen {
+                address: config.listen.clone(),
+                source,
+            })?;
         let shared = Arc::new(Shared {
             slots,
             standbys: Standbys::new(config.sync_rule.clone(), source.flushed().borrow().lsn),
             cancel_keys: CancelKeys::default(),
+            access,
+            waiting: Arc::new(Semaphore::new(config.max_waiting)),
+            places: Semaphore::new(config.max_connections),
             life: watch::Sender::new(Life::Running),
             stream_bytes_left: AtomicU64::new(config.cut_off_after.unwrap_or(u64::MAX)),
             source,
@@ -152,6 +165,13 @@ impl Sender {
                 format!("host={directory} port={port}")
             }
         }
+    }
+
+    /// Reads rules, verifiers and certificates again, for connections that begin from now on. What cannot be used is
+    /// logged, and what held before goes on to hold. True when everything is new. It reads files: call it where that may
+    /// take its time.
+    pub fn reload_access(&self) -> bool {
+        self.shared.access.reload()
     }
 
     /// What it knows of its standbys, by the number of their connections.

@@ -18,6 +18,10 @@ type Target = fn(&[u8]);
 /// `fuzz/Cargo.toml` and at least one seed in `fuzz/corpus/<target>`.
 #[rustfmt::skip]
 const TARGETS: &[(&str, Target)] = &[
+    ("hba_file", fuzzing::hba_file),
+    ("verifier_file", fuzzing::verifier_file),
+    ("sasl_messages", fuzzing::sasl_messages),
+    ("client_bytes", fuzzing::client_bytes),
     ("archive_files", fuzzing::archive_files),
     ("archive_location", fuzzing::archive_location),
     ("archive_gzip", fuzzing::archive_gzip),

@@ -371,7 +371,7 @@ fn the_program_serves_and_shuts_down() -> Result<()> {
     };
     serve("0.0.0.0:0")?
         .run(SHORT)?
-        .expect_failure(2, &["only loopback addresses"])?;
+        .expect_failure(2, &["other machines could reach it", "--auth-file"])?;
     let socket = work.join(".s.PGSQL.5999");
     let mut serving = serve(&socket.to_string_lossy())?.start()?;
     serving.wait_for_output("listening", SHORT)?;

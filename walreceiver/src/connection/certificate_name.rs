@@ -2,14 +2,11 @@
 
 use std::net::IpAddr;
 
+use walsender::tls::certificate_name::{COMMON_NAME, name_text};
 use x509_cert::Certificate;
-use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
-use x509_cert::der::{Decode, Tag, Tagged};
+use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
-
-/// Object identifier of a subject's common name.
-const COMMON_NAME: &str = "2.5.4.3";
 
 /// Whether the certificate (DER) is for this host, which may be a name or an address.
 ///
@@ -64,34 +61,11 @@ fn common_name(certificate: &Certificate) -> Option<String> {
         .0
         .iter()
         .flat_map(|part| part.0.iter());
-    let value = &parts
-        .rfind(|part| part.oid.to_string() == COMMON_NAME)?
-        .value;
-    let text = match value.tag() {
-        Tag::Utf8String => value
-            .decode_as::<Utf8StringRef<'_>>()
-            .ok()?
-            .as_str()
-            .to_owned(),
-        Tag::PrintableString => value
-            .decode_as::<PrintableStringRef<'_>>()
-            .ok()?
-            .as_str()
-            .to_owned(),
-        Tag::Ia5String => value
-            .decode_as::<Ia5StringRef<'_>>()
-            .ok()?
-            .as_str()
-            .to_owned(),
-        Tag::TeletexString => value
-            .decode_as::<TeletexStringRef<'_>>()
-            .ok()?
-            .as_str()
-            .to_owned(),
-        _ => return None,
-    };
-    // A zero byte inside would let "good.example\0.bad.example" pass for the first half elsewhere.
-    (!text.contains('\0')).then_some(text)
+    name_text(
+        &parts
+            .rfind(|part| part.oid.to_string() == COMMON_NAME)?
+            .value,
+    )
 }
 
 /// Whether a name, perhaps with `*` as its first label, fits the host. `*` stands for exactly one label.

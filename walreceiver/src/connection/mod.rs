@@ -10,9 +10,7 @@
 mod auth;
 mod auth_error;
 mod cancel;
-mod certificate_hash;
 mod certificate_name;
-mod certificate_v1;
 mod connect;
 mod connect_error;
 #[expect(

@@ -8,17 +8,14 @@ use rustls::{ClientConfig, SupportedProtocolVersion, version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use walsender::tls::{ALPN, certificate_hash};
 
-use super::certificate_hash;
 use super::hosts::Host;
 use super::stream::Stream;
 use super::tls_error::TlsError;
 use super::tls_files;
 use super::tls_settings::{RootCertificates, SslMode, TlsSettings, TlsVersion};
 use super::tls_verifier::Verifier;
-
-/// Name of PostgreSQL's protocol in TLS's own negotiation.
-const ALPN: &[u8] = b"postgresql";
 
 /// Asks the server for TLS and shakes hands. Where it has none, the plain stream, unless TLS is required.
 ///

@@ -136,7 +136,7 @@ fn check_key_access(path: &Path) -> Result<(), TlsError> {
         file: path.to_owned(),
         cause: error.to_string(),
     })?;
-    let forbidden = if metadata.uid() == 0 { 0o027 } else { 0o077 };
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     if metadata.mode() & forbidden != 0 {
         return Err(TlsError::KeyAccess {
             file: path.to_owned(),

@@ -8,19 +8,12 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-    verify_tls13_signature_with_raw_key,
-};
-use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
-};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use x509_cert::Certificate;
-use x509_cert::der::{Decode, Encode};
+use walsender::tls::certificate_v1;
 
 use super::certificate_name;
-use super::certificate_v1;
 
 /// See the module.
 #[derive(Debug)]
@@ -103,40 +96,24 @@ impl Trust {
             | Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(()),
-            Err(_)
-                if self
-                    .roots
-                    .iter()
-                    .any(|root| root.as_ref() == certificate.as_ref()) =>
-            {
-                check_validity(certificate, now)
-            }
-            Err(error) => match certificate_v1::parse(certificate) {
-                // Revocation lists are not looked at here: with them, such a certificate is refused.
-                Some(parsed) if !self.revocations => {
-                    certificate_v1::check_signed_by(&parsed, &self.roots, &self.algorithms)?;
-                    check_validity(certificate, now)
-                }
-                _ => Err(error),
-            },
+            // Revocation lists are not looked at beside the chain: with them, what has none is refused, unless it is a
+            // root itself.
+            Err(error) if self.revocations && !self.is_root(certificate) => Err(error),
+            Err(error) => certificate_v1::verify_without_chain(
+                certificate,
+                &self.roots,
+                &self.algorithms,
+                now,
+                error,
+            ),
         }
     }
-}
 
-/// A certificate among the roots needs no signature, but it still has its time.
-fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-    let bad = |_| Error::InvalidCertificate(CertificateError::BadEncoding);
-    let validity = Certificate::from_der(certificate)
-        .map_err(bad)?
-        .tbs_certificate
-        .validity;
-    if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
-        return Err(Error::InvalidCertificate(CertificateError::NotValidYet));
+    fn is_root(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.roots
+            .iter()
+            .any(|root| root.as_ref() == certificate.as_ref())
     }
-    if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
-        return Err(Error::InvalidCertificate(CertificateError::Expired));
-    }
-    Ok(())
 }
 
 impl ServerCertVerifier for Verifier {
@@ -166,11 +143,7 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        let Some(old) = certificate_v1::parse(certificate) else {
-            return verify_tls12_signature(message, certificate, signature, algorithms);
-        };
-        certificate_v1::check_handshake(&old, message, signature, algorithms)?;
-        Ok(HandshakeSignatureValid::assertion())
+        certificate_v1::verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -180,17 +153,7 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        let Some(old) = certificate_v1::parse(certificate) else {
-            return verify_tls13_signature(message, certificate, signature, algorithms);
-        };
-        let key = old.tbs_certificate.subject_public_key_info.to_der();
-        let key = key.map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        verify_tls13_signature_with_raw_key(
-            message,
-            &SubjectPublicKeyInfoDer::from(key),
-            signature,
-            algorithms,
-        )
+        certificate_v1::verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

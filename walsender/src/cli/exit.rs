@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use walsender::SenderError;
 use walsender::slot::{SlotError, SlotStoreError};
 
 const FAILED: u8 = 1;
@@ -17,7 +18,10 @@ pub(super) fn code(error: &anyhow::Error) -> ExitCode {
         .chain()
         .find_map(|cause| {
             let of_store = cause.downcast_ref().map(of_store);
-            of_store.or_else(|| cause.downcast_ref().map(of_slot))
+            let of_slot = || cause.downcast_ref().map(of_slot);
+            of_store
+                .or_else(of_slot)
+                .or_else(|| cause.downcast_ref().map(of_sender))
         })
         .unwrap_or(FAILED);
     code.into()
@@ -29,6 +33,13 @@ const fn of_store(error: &SlotStoreError) -> u8 {
         SlotStoreError::Damaged { .. } | SlotStoreError::OtherSlot { .. } => DAMAGED,
         SlotStoreError::TooMany { .. } => FAILED,
         SlotStoreError::File(_) => LOCAL_STORAGE,
+    }
+}
+
+const fn of_sender(error: &SenderError) -> u8 {
+    match error {
+        SenderError::Address(_) | SenderError::Access(_) => USAGE,
+        SenderError::Listen { .. } => FAILED,
     }
 }
 

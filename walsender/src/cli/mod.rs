@@ -1,8 +1,10 @@
 //! The command line: a file for each subcommand.
 
+mod access_args;
 mod exit;
 mod serve;
 mod slot;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,7 @@ Exit codes:
 enum Command {
     Serve(serve::ServeArgs),
     Slot(slot::SlotArgs),
+    Verifier(verifier::VerifierArgs),
 }
 
 /// Does what the process's arguments say.
@@ -39,6 +42,7 @@ pub(crate) async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args).await,
         Command::Slot(args) => slot::run(args),
+        Command::Verifier(args) => verifier::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,16 +15,26 @@ use walsender::source::served_archive::{ServeOptions, ServedArchive};
 use walsender::{ListenAddress, Sender, SenderConfig};
 use walstream::sync::{StandbyNames, SyncRule};
 
+use super::access_args::AccessArgs;
+
+const EXAMPLE: &str = "\
+Let a standby of another machine in:
+  (umask 077; walsender verifier standby > users)
+  walsender serve --archive DIR --listen 0.0.0.0:5433 --auth-file users \\
+      --tls-cert server.crt --tls-key server.key";
+
 /// Serves WAL to pg_receivewal, PostgreSQL standbys and walreceiver
 ///
-/// Clients of this machine are trusted, others cannot connect. SIGTERM or SIGINT ends it: standbys get all WAL that
-/// there is, and are waited for until they have confirmed it; a second signal ends it at once.
+/// Clients of this machine are trusted unless rules say otherwise; to let others in, give users and their passwords, or
+/// rules. SIGTERM or SIGINT ends it: standbys get all WAL that there is, and are waited for until they have confirmed it;
+/// a second signal ends it at once. SIGHUP reads rules, users and certificates again.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLE)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Where to listen: a loopback address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose
-    /// name must be .s.PGSQL.PORT for PostgreSQL's clients
+    /// Where to listen: an address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose name must be
+    /// .s.PGSQL.PORT for PostgreSQL's clients. Addresses that other machines reach need --auth-file or --hba
     #[arg(long, value_name = "ADDR")]
     listen: ListenAddress,
     /// Directory of the replication slots, made where it is missing; without it slots are in memory, and end with
@@ -40,6 +50,9 @@ pub(super) struct ServeArgs {
     /// Seconds that standbys have to confirm the last WAL when the sender is to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     shutdown_timeout: u64,
+    // Last, as its heading holds for what comes after it.
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 /// `None` for none, which is how the empty text is read.
@@ -73,6 +86,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         .filter(|seconds| *seconds > 0)
         .map(Duration::from_secs);
     config.sync_rule = SyncRule::from(args.synchronous_standby_names);
+    config.access = args.access.files()?;
     let end = *source.flushed().borrow();
     let sender = Sender::start_with_slots(config, source, slots).await?;
     println!(
@@ -81,11 +95,15 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         end.timeline,
         sender.conninfo()
     );
-    signals.next().await;
+    while signals.next().await == Asked::ToReload {
+        if tokio::task::block_in_place(|| sender.reload_access()) {
+            tracing::info!("rules, verifiers and certificates reloaded");
+        }
+    }
     tracing::info!("shutting down: standbys get what they lack");
     tokio::select! {
         () = sender.shut_down(Duration::from_secs(args.shutdown_timeout)) => {}
-        () = signals.next() => tracing::warn!("ending at once"),
+        () = signals.end() => tracing::warn!("ending at once"),
     }
     Ok(())
 }
@@ -105,10 +123,18 @@ impl SourceArgs {
     }
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT, SIGTERM and SIGHUP.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    ToReload,
+    ToEnd,
 }
 
 impl Signals {
@@ -116,14 +142,20 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Asked::ToEnd,
+            _ = self.terminate.recv() => Asked::ToEnd,
+            _ = self.hangup.recv() => Asked::ToReload,
         }
+    }
+
+    async fn end(&mut self) {
+        while self.next().await != Asked::ToEnd {}
     }
 }
 

@@ -122,6 +122,11 @@ impl Answer {
         self.is_cut && self.is_empty()
     }
 
+    /// Messages that are encoded already.
+    pub(crate) fn encoded(&mut self, messages: &[u8]) {
+        self.bytes.extend_from_slice(messages);
+    }
+
     pub(crate) fn authentication_ok(&mut self) {
         self.put(&BackendMessage::Authentication(Authentication::Ok));
     }

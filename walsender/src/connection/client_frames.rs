@@ -45,10 +45,6 @@ pub(crate) struct ClientFrames {
 
 impl ClientFrames {
     /// Whether nothing was read that belongs to a message which is not whole yet, or was not asked for.
-    #[allow(
-        dead_code,
-        reason = "what comes before TLS begins must not count after it"
-    )]
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
@@ -74,6 +70,43 @@ impl ClientFrames {
         reader: &mut (impl AsyncRead + Unpin),
     ) -> Result<Option<ClientFrame>, FrameError> {
         poll_fn(|cx| self.poll_next(cx, reader)).await
+    }
+
+    /// The next message of a client that is not let in yet: a password of at most `max_content` bytes. Of another message
+    /// only the tag is read. `None` when the client has closed the connection.
+    ///
+    /// # Errors
+    /// [`FrameError::Protocol`] when the password is longer.
+    pub(crate) async fn authentication_message(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+        max_content: usize,
+    ) -> Result<Option<ClientFrame>, FrameError> {
+        loop {
+            match self.buffer.first() {
+                None | Some(b'p') => {}
+                Some(&tag) => {
+                    return Ok(Some(ClientFrame {
+                        tag,
+                        content: Bytes::new(),
+                    }));
+                }
+            }
+            if let Some(header) = FrameHeader::parse(&self.buffer, max_length)? {
+                if header.content_len > max_content {
+                    return Err(FrameError::Protocol(ProtocolError::BadLength {
+                        message: "PasswordMessage",
+                        length: i64::try_from(header.content_len).unwrap_or(i64::MAX),
+                        minimum: 0,
+                        maximum: u32::try_from(max_content).unwrap_or(u32::MAX),
+                    }));
+                }
+                return self.next(reader).await;
+            }
+            if !poll_fn(|cx| self.poll_read_more(cx, reader)).await? {
+                return Ok(None);
+            }
+        }
     }
 
     pub(crate) fn poll_next(

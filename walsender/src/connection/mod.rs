@@ -1,8 +1,11 @@
 //! One client's connection: startup, authentication, then one command after the other.
 
+mod admission;
 pub(crate) mod answer;
 mod client;
 mod client_frames;
+mod encryption;
+pub(crate) mod fuzzing;
 mod session;
 pub(crate) mod socket;
 mod startup;
@@ -11,7 +14,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 
 pub(crate) use client::Client;
@@ -24,14 +28,11 @@ use startup::{SessionStart, Startup};
 use crate::refusal::Refusal;
 use crate::sender::Shared;
 
-/// How long a client may take until its session has begun (`authentication_timeout`).
-const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take to read why it is refused.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a client may take to hear the last message of a sender that ends.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a client may take that is to hear that there are too many.
-const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,26 +84,34 @@ impl From<io::Error> for Interruption {
     }
 }
 
-/// Serves one client until it leaves. The future may be dropped at any time: the connection is then cut.
-pub(crate) async fn serve(socket: Socket, peer: Peer, shared: Arc<Shared>) {
+/// Serves one client until it leaves. `waiting` is its place among those that are not let in yet. The future may be
+/// dropped at any time: the connection is then cut.
+pub(crate) async fn serve(
+    socket: Socket,
+    peer: Peer,
+    shared: Arc<Shared>,
+    waiting: OwnedSemaphorePermit,
+) {
     let mut client = Client::new(socket);
-    let started = timeout(STARTUP_TIMEOUT, startup::receive(&mut client)).await;
-    let start = match started {
-        Ok(Ok(Startup::Session(start))) => start,
-        Ok(Ok(Startup::Cancel { pid, secret })) => return shared.cancel_keys.cancel(pid, &secret),
-        Ok(Ok(Startup::Nothing)) => return,
-        Ok(Err(Interruption::Refused(refusal))) => {
-            return refuse(&mut client, &peer, &refusal).await;
-        }
-        Ok(Err(Interruption::Gone(error))) => {
+    let mut life = shared.life();
+    // Nobody waits for those that are not let in yet.
+    let begun = tokio::select! {
+        begun = begin(&mut client, &peer, &shared) => begun,
+        () = life.ends() => return,
+    };
+    drop(waiting);
+    let start = match begun {
+        Ok(Some(start)) => start,
+        Ok(None) | Err(Interruption::ShutDown) => return,
+        Err(Interruption::Refused(refusal)) => return refuse(&mut client, &peer, &refusal).await,
+        Err(Interruption::Gone(error)) => {
             return debug!(?peer, "connection did not begin: {error}");
         }
-        Ok(Err(Interruption::ShutDown)) => return,
-        Err(_) => return debug!(?peer, "connection did not begin in time"),
     };
-    if let Err(refusal) = authenticate(&start, &peer) {
+    let Ok(_place) = shared.places.try_acquire() else {
+        let refusal = Refusal::fatal("53300", "sorry, too many clients already");
         return refuse(&mut client, &peer, &refusal).await;
-    }
+    };
     info!(
         ?peer,
         user = start.user,
@@ -125,33 +134,40 @@ pub(crate) async fn serve(socket: Socket, peer: Peer, shared: Arc<Shared>) {
     }
 }
 
-/// Tells a client that there are too many already.
-pub(crate) async fn turn_away(socket: Socket, peer: Peer) {
-    let mut client = Client::new(socket);
-    let started = startup::receive(&mut client);
-    if let Ok(Ok(Startup::Session(_))) = timeout(TURN_AWAY_TIMEOUT, started).await {
-        refuse(
-            &mut client,
-            &peer,
-            &Refusal::fatal("53300", "sorry, too many clients already"),
-        )
-        .await;
+/// From the first byte to the end of authentication, within the time for it. `None` for a client that wants no session.
+async fn begin(
+    client: &mut Client,
+    peer: &Peer,
+    shared: &Shared,
+) -> Result<Option<SessionStart>, Interruption> {
+    let deadline = Instant::now() + shared.config.authentication_timeout;
+    // What holds now, whatever is loaded until the client is in.
+    let access = shared.access.current();
+    let mut tls_peer = None;
+    let startup = startup::receive(client, peer, access.tls.as_deref(), &mut tls_peer);
+    let start = match timeout_at(deadline, startup).await {
+        Ok(Ok(Startup::Session(start))) => start,
+        Ok(Ok(Startup::Cancel { pid, secret })) => {
+            shared.cancel_keys.cancel(pid, &secret);
+            return Ok(None);
+        }
+        Ok(Ok(Startup::Nothing)) => return Ok(None),
+        Ok(Err(interruption)) => return Err(interruption),
+        Err(_) => {
+            debug!(?peer, "connection did not begin in time");
+            return Ok(None);
+        }
+    };
+    if start.wants_newer_minor || !start.unknown_options.is_empty() {
+        client
+            .answer
+            .negotiate_protocol_version(&start.unknown_options);
     }
-}
-
-/// Clients of this machine are trusted. There is no way yet to authenticate others, so they are refused.
-fn authenticate(start: &SessionStart, peer: &Peer) -> Result<(), Refusal> {
-    match peer {
-        Peer::Local => Ok(()),
-        Peer::Tcp(address) if address.ip().to_canonical().is_loopback() => Ok(()),
-        Peer::Tcp(address) => Err(Refusal::fatal(
-            "28000",
-            format!(
-                "no pg_hba.conf entry for replication connection from host \"{}\", user \"{}\", no encryption",
-                address.ip(),
-                start.user
-            ),
-        )),
+    let admission = admission::admit(client, peer, &start, tls_peer, &access);
+    match timeout_at(deadline, admission).await {
+        Ok(Ok(())) => Ok(Some(start)),
+        Ok(Err(interruption)) => Err(interruption),
+        Err(_) => Err(Refusal::fatal("57014", "canceling authentication due to timeout").into()),
     }
 }
 
@@ -164,27 +180,5 @@ async fn refuse(client: &mut Client, peer: &Peer, refusal: &Refusal) {
     );
     client.answer.error(refusal);
     // The client may be gone already; nothing more is to be done for it.
-    let _ = timeout(STARTUP_TIMEOUT, client.flush()).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_trusted() {
-        let start = SessionStart::default();
-        for (address, is_trusted) in [
-            ("127.0.0.1:1", true),
-            ("127.8.0.1:1", true),
-            ("[::1]:1", true),
-            ("[::ffff:127.0.0.1]:1", true),
-            ("10.0.0.1:1", false),
-            ("[::ffff:10.0.0.1]:1", false),
-        ] {
-            let peer = Peer::Tcp(address.parse().unwrap());
-            assert_eq!(authenticate(&start, &peer).is_ok(), is_trusted, "{address}");
-        }
-        assert!(authenticate(&start, &Peer::Local).is_ok());
-    }
+    let _ = timeout(REFUSAL_TIMEOUT, client.flush()).await;
 }

@@ -140,9 +140,6 @@ pub(crate) fn shutting_down() -> Refusal {
 
 fn greet(client: &mut Client, start: &SessionStart, identity: &SourceIdentity, key: &CancelKey) {
     let answer = &mut client.answer;
-    if start.wants_newer_minor || !start.unknown_options.is_empty() {
-        answer.negotiate_protocol_version(&start.unknown_options);
-    }
     answer.authentication_ok();
     for (name, recorded) in &identity.parameter_status {
         // What belongs to a session is this session's, the rest is the server's.

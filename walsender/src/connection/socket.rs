@@ -13,7 +13,6 @@ use tokio_rustls::server::TlsStream;
 use crate::source::FilePiece;
 
 /// A connection to a client.
-#[allow(dead_code, reason = "TLS is offered by the startup that begins it")]
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
@@ -27,7 +26,6 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    #[allow(dead_code, reason = "as above")]
     /// Takes the connection, such as to begin TLS on it.
     pub(crate) fn take(&mut self) -> Self {
         std::mem::replace(self, Self::Taken)

@@ -1,15 +1,13 @@
-//! The first packets of a connection: requests for encryption, which are declined, cancel requests, and the startup
-//! packet.
+//! The first packets of a connection: requests for encryption, of which TLS is granted where there is a certificate,
+//! cancel requests, and the startup packet.
 
 use tokio::io::AsyncWriteExt;
 use walstream::protocol::ProtocolError;
 use walstream::protocol::message::{StartupMessage, StartupRequest};
 
-use super::{Client, Interruption};
+use super::{Client, Interruption, Peer, encryption};
 use crate::refusal::Refusal;
-
-/// How many requests for encryption are declined before the client must begin: one of each kind.
-const MAX_REQUESTS: u32 = 2;
+use crate::tls::{ServerTls, TlsPeer};
 
 /// What a client wants when it connects.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +24,7 @@ pub(crate) enum Startup {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SessionStart {
     pub(crate) user: String,
-    /// The database, where the client named one.
+    /// The database of a logical connection: a physical one is to none, whatever the client names.
     pub(crate) database: Option<String>,
     pub(crate) application_name: String,
     /// The client's encoding, where it named one.
@@ -36,22 +34,56 @@ pub(crate) struct SessionStart {
     pub(crate) wants_newer_minor: bool,
 }
 
-/// Reads requests until the client says what it wants.
+/// Reads requests until the client says what it wants. With `tls`, TLS is granted to clients that come over TCP, whether
+/// they ask for it or begin it at once; what it has told is left in `tls_peer`.
 ///
 /// # Source
 /// `ProcessStartupPacket` in `src/backend/postmaster/postmaster.c`; protocol chapter "Start-up".
-pub(crate) async fn receive(client: &mut Client) -> Result<Startup, Interruption> {
-    let mut requests = 0;
+pub(crate) async fn receive(
+    client: &mut Client,
+    peer: &Peer,
+    tls: Option<&ServerTls>,
+    tls_peer: &mut Option<TlsPeer>,
+) -> Result<Startup, Interruption> {
+    // Each kind of encryption may be asked for once, and none when there is one.
+    let (mut may_ask_tls, mut may_ask_gss) = (true, true);
+    if let Some(tls) = tls
+        && encryption::is_direct(client).await?
+    {
+        let facts = encryption::begin(client, tls, peer).await?;
+        if !facts.has_alpn {
+            // The client may have meant another server (ALPACA).
+            tracing::info!(
+                ?peer,
+                "TLS without a request must name PostgreSQL's protocol (ALPN)"
+            );
+            return Ok(Startup::Nothing);
+        }
+        *tls_peer = Some(facts);
+        (may_ask_tls, may_ask_gss) = (false, false);
+    }
     loop {
         let Some(packet) = client.frames.startup_request(&mut client.socket).await? else {
             return Ok(Startup::Nothing);
         };
         let request = StartupRequest::parse(&packet).map_err(Refusal::from)?;
         match request {
-            Some((StartupRequest::Ssl | StartupRequest::GssEnc, _)) if requests < MAX_REQUESTS => {
-                requests += 1;
-                client.socket.write_all(b"N").await?;
-                client.socket.flush().await?;
+            Some((StartupRequest::Ssl, _)) if may_ask_tls => {
+                may_ask_tls = false;
+                match tls.filter(|_| peer.address().is_some()) {
+                    Some(tls) => {
+                        may_ask_gss = false;
+                        answer(client, b"S").await?;
+                        *tls_peer = Some(encryption::begin(client, tls, peer).await?);
+                    }
+                    None => answer(client, b"N").await?,
+                }
+                encryption::check_nothing_unencrypted(client, "SSL")?;
+            }
+            Some((StartupRequest::GssEnc, _)) if may_ask_gss => {
+                may_ask_gss = false;
+                answer(client, b"N").await?;
+                encryption::check_nothing_unencrypted(client, "GSSAPI encryption")?;
             }
             Some((StartupRequest::Ssl | StartupRequest::GssEnc, _)) | None => {
                 let error = ProtocolError::OutOfOrder {
@@ -73,6 +105,11 @@ pub(crate) async fn receive(client: &mut Client) -> Result<Startup, Interruption
     }
 }
 
+async fn answer(client: &mut Client, byte: &[u8]) -> std::io::Result<()> {
+    client.socket.write_all(byte).await?;
+    client.socket.flush().await
+}
+
 fn session(message: &StartupMessage<'_>) -> Result<SessionStart, Refusal> {
     let parameter = |name| message.parameter(name).filter(|value| !value.is_empty());
     let replication = parameter("replication").unwrap_or("false");
@@ -92,10 +129,8 @@ fn session(message: &StartupMessage<'_>) -> Result<SessionStart, Refusal> {
     let options = message.parameters.iter().map(|(name, _)| *name);
     Ok(SessionStart {
         user: user.to_owned(),
-        // As PostgreSQL, a physical connection is to no database, whatever the client names.
-        database: parameter("database")
-            .filter(|_| is_logical)
-            .map(ToOwned::to_owned),
+        // As PostgreSQL's backends: the user's name is the database's where it is not given.
+        database: is_logical.then(|| parameter("database").unwrap_or(user).to_owned()),
         application_name: parameter("application_name").unwrap_or_default().to_owned(),
         client_encoding: parameter("client_encoding").map(ToOwned::to_owned),
         unknown_options: options
@@ -162,6 +197,8 @@ mod tests {
             ("database", "d"),
         ];
         assert_eq!(start(&logical).unwrap().database.as_deref(), Some("d"));
+        let unnamed = [("user", "u"), ("replication", "database")];
+        assert_eq!(start(&unnamed).unwrap().database.as_deref(), Some("u"));
         for yes in ["1", "on", "y", "YES", "t"] {
             assert!(
                 start(&[("user", "u"), ("replication", yes)]).is_ok(),
@@ -193,37 +230,80 @@ mod tests {
         assert_eq!(session.unknown_options, ["_pq_.x"]);
     }
 
-    async fn received(requests: &[StartupRequest<'_>]) -> (Result<Startup, Interruption>, Vec<u8>) {
+    /// Sends the requests, each when the one before was answered, or all at once.
+    async fn received(
+        requests: &[StartupRequest<'_>],
+        at_once: bool,
+    ) -> (Result<Startup, Interruption>, Vec<u8>) {
         let (mut client, server) = tokio::io::duplex(4096);
-        let mut bytes = BytesMut::new();
-        for request in requests {
-            request.encode(&mut bytes);
-        }
-        client.write_all(&bytes).await.unwrap();
         let mut server = Client::new(Socket::Memory(server));
-        let startup = receive(&mut server).await;
-        server.socket.shutdown().await.unwrap();
-        let mut answered = Vec::new();
-        client.read_to_end(&mut answered).await.unwrap();
-        (startup, answered)
+        let mut tls = None;
+        let peer = Peer::Tcp("127.0.0.1:1".parse().unwrap());
+        let asking = async {
+            let (mut bytes, mut answered) = (BytesMut::new(), Vec::new());
+            for request in requests {
+                request.encode(&mut bytes);
+                if at_once {
+                    continue;
+                }
+                client.write_all(&bytes).await.unwrap();
+                bytes.clear();
+                let mut answer = [0];
+                if client.read(&mut answer).await.unwrap() == 1 {
+                    answered.extend(answer);
+                }
+            }
+            client.write_all(&bytes).await.unwrap();
+            client.read_to_end(&mut answered).await.unwrap();
+            answered
+        };
+        let serving = async {
+            let startup = receive(&mut server, &peer, None, &mut tls).await;
+            server.socket.shutdown().await.unwrap();
+            startup
+        };
+        tokio::join!(serving, asking)
     }
 
     #[tokio::test]
-    async fn encryption_is_declined_twice_at_most() {
+    async fn encryption_is_declined_once_of_each_kind() {
         let cancel = StartupRequest::Cancel {
             process_id: 7,
             secret: b"four",
         };
         let requests = [StartupRequest::GssEnc, StartupRequest::Ssl, cancel];
-        let (startup, answered) = received(&requests).await;
+        let (startup, answered) = received(&requests, false).await;
         let secret = b"four".to_vec();
         assert_eq!(startup.unwrap(), Startup::Cancel { pid: 7, secret });
         assert_eq!(answered, b"NN");
-        let (startup, answered) = received(&[const { StartupRequest::Ssl }; 3]).await;
+        let (startup, answered) = received(&[const { StartupRequest::Ssl }; 2], false).await;
         assert!(
             matches!(startup, Err(Interruption::Refused(_))),
             "{startup:?}"
         );
-        assert_eq!(answered, b"NN");
+        assert_eq!(answered, b"N");
+    }
+
+    /// As CVE-2021-23214 was: what somebody put behind the request must not be taken for the client's.
+    #[tokio::test]
+    async fn nothing_may_come_with_a_request_for_encryption() {
+        for (request, name) in [
+            (StartupRequest::Ssl, "SSL"),
+            (StartupRequest::GssEnc, "GSSAPI encryption"),
+        ] {
+            let cancel = StartupRequest::Cancel {
+                process_id: 7,
+                secret: b"four",
+            };
+            let (startup, answered) = received(&[request, cancel], true).await;
+            let Err(Interruption::Refused(refusal)) = startup else {
+                panic!("{startup:?}");
+            };
+            assert_eq!(
+                refusal.message,
+                format!("received unencrypted data after {name} request")
+            );
+            assert_eq!(answered, b"N");
+        }
     }
 }

@@ -19,7 +19,8 @@ enum Hash {
 ///
 /// # Source
 /// RFC 5929, section 4.1; `be_tls_get_certificate_hash` in `src/backend/libpq/be-secure-openssl.c`.
-pub(super) fn tls_server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn tls_server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     let parsed = Certificate::from_der(certificate).ok()?;
     let algorithm = &parsed.signature_algorithm;
     let parameters = algorithm

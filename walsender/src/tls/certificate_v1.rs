@@ -2,18 +2,101 @@
 //! many a PostgreSQL server. The library that judges the others does not read them.
 //!
 //! Such a certificate says nothing about its use, so it is never an authority here: it is good when one of the roots
-//! has signed it itself.
+//! has signed it itself. Both ends judge by it: the sender its clients, the receiver its server.
 
-use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::{
+    CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, UnixTime,
+};
 use rustls::{CertificateError, DigitallySignedStruct, Error};
 use x509_cert::Certificate;
 use x509_cert::certificate::Version;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
+/// Judges a certificate that `error` has kept from having a chain to one of the roots: one that is itself a root is
+/// trusted, as PostgreSQL's documentation makes self-signed ones, and so is one of version 1 that a root has signed.
+///
+/// # Errors
+/// `error` where neither is so; else what is wrong with the certificate's time or signature.
+pub fn verify_without_chain(
+    certificate: &CertificateDer<'_>,
+    roots: &[CertificateDer<'static>],
+    algorithms: &WebPkiSupportedAlgorithms,
+    now: UnixTime,
+    error: Error,
+) -> Result<(), Error> {
+    if !roots
+        .iter()
+        .any(|root| root.as_ref() == certificate.as_ref())
+    {
+        let Some(parsed) = parse(certificate) else {
+            return Err(error);
+        };
+        check_signed_by(&parsed, roots, algorithms)?;
+    }
+    check_validity(certificate, now)
+}
+
+/// Checks the signature of a TLS 1.2 handshake, of any certificate.
+///
+/// # Errors
+/// When it does not fit.
+pub fn verify_tls12_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let Some(old) = parse(certificate) else {
+        return rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms);
+    };
+    check_handshake(&old, message, signature, algorithms)?;
+    Ok(HandshakeSignatureValid::assertion())
+}
+
+/// Checks the signature of a TLS 1.3 handshake, of any certificate.
+///
+/// # Errors
+/// When it does not fit.
+pub fn verify_tls13_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let Some(old) = parse(certificate) else {
+        return rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms);
+    };
+    let key = old.tbs_certificate.subject_public_key_info.to_der();
+    let key = key.map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    verify_tls13_signature_with_raw_key(
+        message,
+        &SubjectPublicKeyInfoDer::from(key),
+        signature,
+        algorithms,
+    )
+}
+
+/// Such a certificate needs no chain, but it still has its time.
+fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+    let bad = |_| Error::InvalidCertificate(CertificateError::BadEncoding);
+    let validity = Certificate::from_der(certificate)
+        .map_err(bad)?
+        .tbs_certificate
+        .validity;
+    if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
+        return Err(Error::InvalidCertificate(CertificateError::NotValidYet));
+    }
+    if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
+        return Err(Error::InvalidCertificate(CertificateError::Expired));
+    }
+    Ok(())
+}
+
 /// The certificate, if it is of version 1.
-pub(super) fn parse(certificate: &CertificateDer<'_>) -> Option<Certificate> {
+fn parse(certificate: &CertificateDer<'_>) -> Option<Certificate> {
     Certificate::from_der(certificate)
         .ok()
         .filter(|certificate| certificate.tbs_certificate.version == Version::V1)
@@ -23,7 +106,7 @@ pub(super) fn parse(certificate: &CertificateDer<'_>) -> Option<Certificate> {
 ///
 /// # Errors
 /// [`CertificateError::UnknownIssuer`] when no root has the issuer's name, or the signature is not that root's.
-pub(super) fn check_signed_by(
+fn check_signed_by(
     certificate: &Certificate,
     roots: &[CertificateDer<'static>],
     algorithms: &WebPkiSupportedAlgorithms,
@@ -56,7 +139,7 @@ pub(super) fn check_signed_by(
 ///
 /// # Errors
 /// [`CertificateError::BadSignature`].
-pub(super) fn check_handshake(
+fn check_handshake(
     certificate: &Certificate,
     message: &[u8],
     signature: &DigitallySignedStruct,
