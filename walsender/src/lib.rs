@@ -12,7 +12,7 @@
 //! | `connection` | one client: frames, startup, session |
 //! | `command` | one file for each replication command |
 //! | [`slot`], [`standby`] | what is kept of slots and standbys |
-//! | [`durable`], [`lock_file`] | small files that survive a crash; one process at a time |
+//! | [`durable`], [`flushed_file`], [`lock_file`] | small files that survive a crash; one process at a time |
 //!
 //! There is no authentication yet: clients of the same machine are trusted, all others are refused.
 
@@ -23,6 +23,7 @@ mod command;
 mod config;
 mod connection;
 pub mod durable;
+pub mod flushed_file;
 #[doc(hidden)]
 pub mod fuzzing;
 mod listener;
