@@ -3,17 +3,16 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
 use walstream::protocol::base_backup::{BackupGeneration, BackupMessage};
 use walstream::protocol::command::{
     BaseBackup, CompressionAlgorithm, ManifestChecksums, ManifestOption,
 };
 use walstream::protocol::identify::{BackupPosition, BackupTablespace};
+use walstream::sync::WalSenderState;
 
 use crate::connection::{Client, Interruption, Session};
 use crate::refusal::Refusal;
 use crate::source::{StoredBackup, WalPosition};
-use crate::standby::StandbyState;
 
 /// Content of one CopyData message (`SINK_BUFFER_LENGTH`).
 const CHUNK: usize = 32 << 10;
@@ -24,8 +23,8 @@ const ARCHIVE_END: usize = 1024;
 
 /// # Source
 /// `SendBaseBackup` in `src/backend/backup/basebackup.c`, `src/backend/backup/basebackup_copy.c`.
-pub(super) async fn run<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+pub(super) async fn run(
+    client: &mut Client,
     session: &Session,
     command: &BaseBackup,
 ) -> Result<(), Interruption> {
@@ -33,9 +32,13 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
     let backup = source
         .base_backup()
         .map_err(Refusal::from)?
-        .ok_or_else(|| super::unsupported("a base backup"))?;
+        .ok_or_else(|| {
+            super::unsupported("a base backup").with_hint(
+                "This server has WAL only. Take the base backup from the primary or from one of its standbys.",
+            )
+        })?;
     check(command, &backup)?;
-    session.standby.set_state(StandbyState::Backup);
+    session.standby.set_state(WalSenderState::Backup);
     let generation = BackupGeneration::for_version(source.identity().server_version_num);
     let tablespace = BackupTablespace {
         oid: None,
@@ -102,8 +105,8 @@ fn check(command: &BaseBackup, backup: &StoredBackup) -> Result<(), Refusal> {
     }
 }
 
-async fn single_copy<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+async fn single_copy(
+    client: &mut Client,
     command: &BaseBackup,
     backup: &StoredBackup,
     pace: &mut Pace,
@@ -138,14 +141,14 @@ async fn single_copy<S: AsyncRead + AsyncWrite>(
     Ok(())
 }
 
-fn put<S>(client: &mut Client<S>, message: &BackupMessage<'_>) {
+fn put(client: &mut Client, message: &BackupMessage<'_>) {
     let mut payload = BytesMut::new();
     message.encode(&mut payload);
     client.answer.copy_data(&payload);
 }
 
-async fn copy_per_archive<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+async fn copy_per_archive(
+    client: &mut Client,
     command: &BaseBackup,
     backup: &StoredBackup,
     pace: &mut Pace,
