@@ -11,6 +11,7 @@
 //! | `sender`, `listener` | the running sender, its sockets |
 //! | `connection` | one client: frames, startup, session |
 //! | `command` | one file for each replication command |
+//! | [`writer`] | a log of a service's own, that standbys follow |
 //! | [`slot`], [`standby`] | what is kept of slots and standbys |
 //! | [`durable`], [`flushed_file`], [`lock_file`] | small files that survive a crash; one process at a time |
 //!
@@ -33,6 +34,7 @@ mod sender;
 pub mod slot;
 pub mod source;
 pub mod standby;
+pub mod writer;
 
 pub use config::{ListenAddress, ListenAddressError, SenderConfig};
 pub use sender::{Sender, SenderError, WaitInterrupted};

@@ -18,6 +18,12 @@ use super::message::LogicalMessage;
 /// Bytes allocated at once.
 const CHUNK: usize = 256 << 10;
 
+/// `XLOG_NOOP`.
+const NOOP: u8 = 0x20;
+
+/// `XLOG_OVERWRITE_CONTRECORD`.
+const OVERWRITE_CONTRECORD: u8 = 0xD0;
+
 /// Where a record lies in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AppendedRecord {
@@ -134,7 +140,7 @@ fn check(
     dialect: &Dialect,
     scratch: &mut Vec<u8>,
 ) -> Result<(), WriterError> {
-    if record.rmgr == RmgrId::XLOG && record.info & 0xF0 == RecordHeader::OVERWRITE_CONTRECORD {
+    if record.rmgr == RmgrId::XLOG && record.info & 0xF0 == OVERWRITE_CONTRECORD {
         return Err(WriterError::Reserved);
     }
     if let NewBody::Raw(body) = record.body {
@@ -166,8 +172,6 @@ impl AppendBytes for Pieces {
 
 /// The log's first record, which does nothing: tools that look for a record find one.
 pub(super) fn first_record() -> NewRecord<'static> {
-    /// `XLOG_NOOP`.
-    const NOOP: u8 = 0x20;
     NewRecord {
         rmgr: RmgrId::XLOG,
         info: NOOP,
@@ -244,12 +248,12 @@ mod tests {
             body: NewBody::Raw(body),
         };
         let error = buffer
-            .append(&raw(0x20, b"\xFF\x09too short"))
+            .append(&raw(0x20, b"\xFF\x0Atoo short"))
             .map(|_| ())
             .unwrap_err();
         assert!(matches!(error, WriterError::Body(_)), "{error}");
         let error = buffer
-            .append(&raw(RecordHeader::OVERWRITE_CONTRECORD, &[]))
+            .append(&raw(OVERWRITE_CONTRECORD, &[]))
             .unwrap_err();
         assert!(matches!(error, WriterError::Reserved), "{error}");
         assert_eq!(buffer.end(), control.start_lsn);

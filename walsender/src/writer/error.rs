@@ -75,6 +75,15 @@ pub enum OpenError {
         /// What is wrong.
         source: Corrupt,
     },
+    /// A log cannot begin there.
+    #[error("a log cannot begin at {lsn}: give a segment's start above 0/0, and a timeline above 0")]
+    Start {
+        /// Where it was to begin.
+        lsn: Lsn,
+    },
+    /// The first record cannot be appended.
+    #[error(transparent)]
+    Writer(WriterError),
     /// A record cannot be encoded: the settings of the log are impossible.
     #[error(transparent)]
     Encode(#[from] EncodeError),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use walstream::wal::WalDecoder;
 use walstream::wal::end::{Corrupt, EndProbe, PROBE_LEN};
+use walstream::wal::page::LongPageHeader;
 use walstream::{Lsn, SegmentNumber};
 
 use super::control::LogControl;
@@ -81,13 +82,15 @@ pub(super) fn recover(
         control,
         buffer: vec![0; CHUNK],
     };
-    // A segment may begin with the rest of a record, which is checked only where its start is read, too.
     let before = SegmentNumber(needed.0.saturating_sub(1));
     let mut from = if check_all { oldest } else { before.max(oldest) };
+    let needed_start = needed.start_lsn(segment_size).unwrap_or(Lsn::MAX);
+    let first_place = needed_start + to_u64(LongPageHeader::LEN);
     let decoder = loop {
-        let decoder = log.decode(from)?;
-        // A segment may hold nothing but the middle of one record.
-        if decoder.last_record().is_some() || from == oldest {
+        let (decoder, first_record) = log.decode(from)?;
+        // A segment may begin with the rest of a record, or hold nothing but its middle, which is checked only where its
+        // start is read, too.
+        if from == oldest || first_record.is_some_and(|lsn| lsn <= first_place) {
             break decoder;
         }
         from = SegmentNumber(from.0 - 1);
@@ -129,19 +132,20 @@ struct OldLog<'a> {
 }
 
 impl OldLog<'_> {
-    /// Reads records from this segment's start on, as far as they go.
-    fn decode(&mut self, from: SegmentNumber) -> Result<WalDecoder, OpenError> {
+    /// Reads records from this segment's start on, as far as they go; gives the start of the first, too.
+    fn decode(&mut self, from: SegmentNumber) -> Result<(WalDecoder, Option<Lsn>), OpenError> {
         let segment_size = self.control.dialect.segment_size;
         let start = from.start_lsn(segment_size).unwrap_or(Lsn::MAX);
         let mut decoder = WalDecoder::new(self.control.dialect, start)
             .expect_system_identifier(self.control.system_identifier)
             .expect_timeline_at_least(self.control.timeline)
             .expect_timeline_at_most(self.control.timeline);
+        let mut first_record = None;
         loop {
             let position = decoder.position();
             let number = position.segment_number(segment_size);
             let Some(file) = self.open(number)? else {
-                return Ok(decoder);
+                return Ok((decoder, first_record));
             };
             let offset = position.segment_offset(segment_size);
             // Up to the next multiple of a chunk, so that all further reads are whole chunks.
@@ -152,10 +156,12 @@ impl OldLog<'_> {
             let mut feed = decoder.feed(bytes);
             loop {
                 match feed.next_record() {
-                    Ok(Some(_)) => {}
+                    Ok(Some(record)) => {
+                        first_record.get_or_insert(record.start_lsn);
+                    }
                     Ok(None) => break,
                     // The decoder keeps the error.
-                    Err(_) => return Ok(decoder),
+                    Err(_) => return Ok((decoder, first_record)),
                 }
             }
         }
@@ -270,7 +276,7 @@ impl OldLog<'_> {
                 file.write_all_at(bytes, offset)
                     .map_err(FileError::of("write", &path))?;
             }
-            offset += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            offset += to_u64(bytes.len());
         }
         Ok(())
     }
@@ -295,4 +301,8 @@ impl OldLog<'_> {
             })
         }
     }
+}
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }

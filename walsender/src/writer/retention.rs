@@ -1,5 +1,6 @@
 //! The keeper: a thread that removes segments which nobody needs, and has files ready for those to come.
 
+use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -45,6 +46,10 @@ pub(super) fn run(shared: &Shared, segment_began: &Receiver<()>) {
 /// # Source
 /// `CreateCheckPoint`, `RemoveOldXlogFiles` in `src/backend/access/transam/xlog.c`.
 pub(super) fn remove_old(shared: &Shared) -> Result<bool, FileError> {
+    let _removing = shared
+        .removing
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let Some(needed) = shared.needed_lsn() else {
         return Ok(false);
     };
@@ -76,8 +81,8 @@ pub(super) fn remove_old(shared: &Shared) -> Result<bool, FileError> {
         if number >= oldest {
             break;
         }
-        let is_unused = shared.readers.give_up(number);
-        if !(is_unused && shared.directory.recycle(number)?) {
+        let can_recycle = shared.readers.give_up(number);
+        if !(can_recycle && shared.directory.recycle(number)?) {
             shared.directory.remove(number)?;
         }
         removed_any = true;

@@ -1,7 +1,7 @@
 //! [`SegmentDirectory`]: the files of a log by their names, and those that are ready to become segments.
 //!
 //! A segment has its full size from the moment it has its name. It is made under another name ([`SPARE`] and a number),
-//! filled with zeros and synced, then renamed; or it is an old segment that nobody needs and nobody has open.
+//! filled with zeros and synced, then renamed; or it is an old segment that nobody needs and nobody has read.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -137,7 +137,7 @@ impl SegmentDirectory {
             .map_err(FileError::of("remove", &path))
     }
 
-    /// Makes a segment that nobody has open a spare; gives false when there are enough.
+    /// Makes a segment that nobody has read a spare; gives false when there are enough.
     pub(super) fn recycle(&self, number: SegmentNumber) -> Result<bool, FileError> {
         if self.lock().ready.len() >= MAX_SPARES {
             return Ok(false);

@@ -16,7 +16,7 @@ use super::segment_readers::SegmentReaders;
 use crate::durable::FileError;
 use crate::source::{SourceIdentity, WalPosition};
 
-/// What all share. The two locks are never held over I/O, nor one within the other.
+/// What all share. The locks of what is appended and of what is recent are never held over I/O, nor one within the other.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) control: LogControl,
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     failed: OnceLock<Arc<FileError>>,
     /// The service needs WAL from here on; 0 while it has not said.
     needed_lsn: AtomicU64,
+    /// Held by the one who removes segments.
+    pub(super) removing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -45,11 +47,11 @@ pub(super) struct AppendState {
 impl Shared {
     pub(super) fn new(
         control: LogControl,
-        options: WriterOptions,
         identity: SourceIdentity,
         directory: Arc<SegmentDirectory>,
         readers: SegmentReaders,
         buffer: AppendBuffer,
+        options: WriterOptions,
     ) -> Self {
         let end = buffer.end();
         Self {
@@ -66,6 +68,7 @@ impl Shared {
             }),
             failed: OnceLock::new(),
             needed_lsn: AtomicU64::new(0),
+            removing: Mutex::new(()),
             control,
             options,
             identity,

@@ -1,20 +1,20 @@
 //! [`WalWriter`] as a [`WalSource`]: what it has flushed is served, from memory where it is recent.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::watch;
 use walstream::{Lsn, SegmentSize, TimelineId};
 
 use super::WalWriter;
 use super::control::LogControl;
-use crate::source::{SourceError, SourceIdentity, StoredBackup, WalPosition, WalSource};
-
-/// Most bytes read from a file at once.
-const MAX_READ: u64 = 128 << 10;
+use crate::source::{
+    FilePiece, SegmentFile, SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition,
+    WalSource,
+};
 
 /// A server of the log's version, with nothing in it but WAL.
 pub(super) fn identity(control: &LogControl, server_version_num: Option<u32>) -> SourceIdentity {
@@ -79,36 +79,40 @@ impl WalSource for WalWriter {
         self.shared.watch_flushed()
     }
 
-    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<Bytes, SourceError> {
+    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<WalPiece, SourceError> {
         let shared = &self.shared;
         let segment_size = shared.control.dialect.segment_size;
         let number = range.start.segment_number(segment_size);
-        let removed = || SourceError::SegmentRemoved {
-            name: shared.directory.name(number),
-        };
+        let name = || shared.directory.name(number);
         if timeline != shared.control.timeline {
-            return Err(removed());
+            return Err(SourceError::SegmentRemoved { name: name() });
         }
         let recent = shared.recent().read(&range);
         if let Some(bytes) = recent {
-            return Ok(bytes);
+            return Ok(WalPiece::Memory(bytes));
         }
-        let file = match shared.readers.open(number, &shared.directory.path(number)) {
+        let path = shared.directory.path(number);
+        let open = || {
+            let file = File::open(&path)?;
+            Ok(SegmentFile::new(file, name(), path.display().to_string()))
+        };
+        let file = match shared.readers.open(number, open) {
             Ok(Some(file)) => file,
-            Ok(None) => return Err(removed()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(removed()),
-            Err(error) => return Err(self.unreadable(number, &error)),
+            Ok(None) => return Err(SourceError::SegmentRemoved { name: name() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(SourceError::SegmentRemoved { name: name() });
+            }
+            Err(error) => {
+                return Err(SourceError::Unreadable {
+                    segment: name(),
+                    reason: error.to_string(),
+                });
+            }
         };
         let offset = range.start.segment_offset(segment_size);
-        let length = range
-            .end
-            .saturating_sub(range.start)
-            .min(segment_size.bytes() - offset)
-            .min(MAX_READ);
-        let mut bytes = BytesMut::zeroed(usize::try_from(length).unwrap_or_default());
-        file.read_exact_at(&mut bytes, offset)
-            .map_err(|error| self.unreadable(number, &error))?;
-        Ok(bytes.freeze())
+        let length = range.end.saturating_sub(range.start);
+        let length = length.min(segment_size.bytes() - offset);
+        Ok(WalPiece::File(FilePiece::new(file, offset, length)))
     }
 
     /// None: the log never leaves its timeline.

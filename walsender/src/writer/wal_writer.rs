@@ -372,11 +372,12 @@ impl Owner {
         for handle in threads.handles.drain(..) {
             let _ = handle.join();
         }
-        if threads.lock.take().is_some() && !self.shared.has_failed() {
-            // The bound is exact also after a loss of power.
+        // Not a second time: another process may have the log by then.
+        if let Some(lock) = threads.lock.take() {
             if let Err(error) = self.shared.directory.storage.sync_flushed() {
                 tracing::warn!("the flush LSN may be forgotten by a loss of power: {error}");
             }
+            drop(lock);
         }
     }
 }
