@@ -54,6 +54,18 @@ fn receive() -> Result<()> {
 }
 
 #[test]
+fn sender() -> Result<()> {
+    tiny(
+        "sender",
+        &[
+            "PostgreSQL, pg_receivewal --no-sync",
+            "walsender serve, walreceiver receive --no-sync",
+            "throughput of walsender serve",
+        ],
+    )
+}
+
+#[test]
 fn sync() -> Result<()> {
     tiny(
         "sync",
@@ -70,7 +82,7 @@ fn help_names_every_comparison() -> Result<()> {
     let output = compare(&["--help"])?;
     let help = String::from_utf8_lossy(&output.stdout);
     for name in [
-        "stats", "text", "receive", "sync", "--check", "--rounds", "--tiny",
+        "stats", "text", "receive", "sender", "sync", "--check", "--rounds", "--tiny",
     ] {
         ensure!(help.contains(name), "no \"{name}\" in {help}");
     }

@@ -36,6 +36,8 @@ enum Comparison {
     Text,
     /// pg_receivewal against walreceiver receive, 2 GB from one server
     Receive,
+    /// PostgreSQL's sender against walsender serve --archive, 2 GB to pg_receivewal and to walreceiver receive
+    Sender,
     /// Throughput of commits that wait for a synchronous standby
     Sync,
 }
@@ -46,6 +48,7 @@ impl Comparison {
             Self::Stats => compare::stats::compare(effort),
             Self::Text => compare::text::compare(effort),
             Self::Receive => compare::receive::compare(effort),
+            Self::Sender => compare::sender::compare(effort),
             Self::Sync => compare::sync::compare(effort),
         }
     }

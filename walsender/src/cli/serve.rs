@@ -6,24 +6,23 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
+use walsender::source::archive::ArchiveLocation;
 use walsender::source::recording::{RecordedServer, Recording};
+use walsender::source::served_archive::{ServeOptions, ServedArchive};
 use walsender::{ListenAddress, Sender, SenderConfig};
+use walstream::sync::{StandbyNames, SyncRule};
 
-/// How long clients may take to leave at the end.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-
-/// Serves a recorded PostgreSQL server to pg_basebackup, pg_receivewal and walreceiver
+/// Serves WAL to pg_receivewal, PostgreSQL standbys and walreceiver
 ///
-/// The recording is a base backup and the WAL that followed it. Clients of this machine are trusted, others cannot
-/// connect.
+/// Clients of this machine are trusted, others cannot connect. SIGTERM or SIGINT ends it: standbys get all WAL that
+/// there is, and are waited for until they have confirmed it; a second signal ends it at once.
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// The recording: a tar archive compressed with zstd
-    #[arg(long, value_name = "FILE")]
-    recording: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Where to listen: a loopback address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose
     /// name must be .s.PGSQL.PORT for PostgreSQL's clients
     #[arg(long, value_name = "ADDR")]
@@ -32,36 +31,100 @@ pub(super) struct ServeArgs {
     /// the process
     #[arg(long, value_name = "DIR")]
     slots: Option<PathBuf>,
+    /// Which standbys are synchronous, as the setting of this name in PostgreSQL: FIRST 1 (a, b), ANY 2 (a, b, c), *
+    #[arg(long, value_name = "NAMES", default_value = "", value_parser = StandbyNames::parse)]
+    synchronous_standby_names: SynchronousNames,
+    /// Seconds after which a standby that says nothing is taken for dead; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wal_sender_timeout: u64,
+    /// Seconds that standbys have to confirm the last WAL when the sender is to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    shutdown_timeout: u64,
+}
+
+/// `None` for none, which is how the empty text is read.
+type SynchronousNames = Option<StandbyNames>;
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct SourceArgs {
+    /// WAL segments as `walreceiver receive`, pg_receivewal or archive_command leave them, plain or compressed, of any
+    /// number of timelines: a directory, or s3://BUCKET/PREFIX and the like. What is added is served, too
+    #[arg(long, value_name = "DIR|URL")]
+    archive: Option<ArchiveLocation>,
+    /// A recorded server, with its base backup: a tar archive compressed with zstd
+    #[arg(long, value_name = "FILE")]
+    recording: Option<PathBuf>,
 }
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let (recording, slots) = (args.recording, args.slots);
-    let (server, slots) = tokio::task::spawn_blocking(move || {
-        let server = RecordedServer::at_end(Recording::open(&recording)?);
-        let slots = open_slots(slots, &server)?;
-        anyhow::Ok((Arc::new(server), slots))
+    let (source, slots) = (args.source, args.slots);
+    let (source, slots) = tokio::task::spawn_blocking(move || {
+        let source = source.open()?;
+        let slots = open_slots(slots, &*source)?;
+        anyhow::Ok((source, slots))
     })
     .await
-    .context("cannot load the recording")??;
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
-    let end = server.recording().wal_end();
-    let sender = Sender::start_with_slots(SenderConfig::new(args.listen), server, slots).await?;
+    .context("cannot open the source")??;
+    let mut signals = Signals::new()?;
+    let mut config = SenderConfig::new(args.listen);
+    config.wal_sender_timeout = Some(args.wal_sender_timeout)
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs);
+    config.sync_rule = SyncRule::from(args.synchronous_standby_names);
+    let end = *source.flushed().borrow();
+    let sender = Sender::start_with_slots(config, source, slots).await?;
     println!(
         "listening, WAL ends at {} on timeline {}; connect with: {} user=postgres",
         end.lsn,
         end.timeline,
         sender.conninfo()
     );
+    signals.next().await;
+    tracing::info!("shutting down: standbys get what they lack");
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = sender.shut_down(Duration::from_secs(args.shutdown_timeout)) => {}
+        () = signals.next() => tracing::warn!("ending at once"),
     }
-    sender.shut_down(SHUTDOWN_GRACE).await;
     Ok(())
+}
+
+impl SourceArgs {
+    fn open(self) -> anyhow::Result<Arc<dyn WalSource>> {
+        match (self.archive, self.recording) {
+            (Some(archive), _) => {
+                let options = ServeOptions::default();
+                Ok(Arc::new(ServedArchive::open(&archive, options)?))
+            }
+            (None, Some(recording)) => Ok(Arc::new(RecordedServer::at_end(Recording::open(
+                &recording,
+            )?))),
+            (None, None) => anyhow::bail!("a source is missing"),
+        }
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// The slots of the directory, or none yet, in memory.

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod piece;
 pub mod recording;
 pub(crate) mod segment_cache;
+pub mod served_archive;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -55,6 +55,11 @@ impl SegmentCache {
         Arc::clone(self.lock().pending.entry(name).or_default())
     }
 
+    /// It cannot be made ready; whoever asks later tries again.
+    pub(crate) fn end_pending(&self, name: SegmentName) {
+        self.lock().pending.remove(&name);
+    }
+
     /// Forgets the file of this segment, so that it is opened anew.
     pub(crate) fn forget(&self, name: SegmentName) {
         self.forget_unless(|other, _| other != name);

@@ -103,11 +103,7 @@ impl<'a> Stream<'a> {
         let mut life = shared.life();
         let revocation = self.slot.as_ref().map(AcquiredSlot::revocation);
         loop {
-            if client.answer.is_cut_off() {
-                shared.cut_off();
-                return Err(closed());
-            }
-            if client.has_sent_all() {
+            if client.has_sent_all() && !client.answer.is_cut_off() {
                 self.handle_sent();
                 if self.done_sending && self.done_receiving {
                     return Ok(self.next);
@@ -118,6 +114,10 @@ impl<'a> Stream<'a> {
                 if self.stops_at.is_some() && client.has_sent_all() {
                     self.stop(client).await?;
                 }
+            }
+            if client.answer.is_cut_off() {
+                shared.cut_off();
+                return Err(closed());
             }
             let is_idle = client.has_sent_all() && self.later.is_none();
             let deadline = self.deadline(shared.config.wal_sender_timeout);
