@@ -89,7 +89,7 @@ async fn append_all_kinds(log: &WalWriter, random: &mut Random) -> Result<()> {
             }
             3 => {
                 let image = packer.pack(&page, 0..0, None, &log.control().dialect)?;
-                let block = BlockRef {
+                let blocks = [BlockRef {
                     id: 0,
                     locator: RelFileLocator {
                         tablespace: 1663,
@@ -101,13 +101,13 @@ async fn append_all_kinds(log: &WalWriter, random: &mut Random) -> Result<()> {
                     will_init: false,
                     image: Some(image),
                     data: &[],
-                };
+                }];
                 let record = NewRecord {
                     rmgr: RmgrId::XLOG,
                     info: 0xB0,
                     xid: 0,
                     body: BodyParts {
-                        blocks: &[block],
+                        blocks: &blocks,
                         ..BodyParts::default()
                     }
                     .into(),
