@@ -47,7 +47,6 @@ fn messages(directory: &Path, dialect: Dialect) -> Result<(BTreeSet<String>, Lsn
             found.insert(String::from_utf8(message.payload.to_vec())?);
         }
     }
-    drop(feed);
     Ok((found, decoder.valid_end()))
 }
 
@@ -61,7 +60,12 @@ fn give_to_the_user(work: &Workdir, directory: &Path) -> Result<()> {
 
 /// Appends records of many sizes and managers, over several segments.
 async fn append_all_kinds(log: &WalWriter, random: &mut Random) -> Result<()> {
-    let page = vec![0x5A; 8192];
+    // An empty page: where its line pointers end, where its rows begin and end, its size and version.
+    let mut page = vec![0; 8192];
+    let header = [24u16, 8192, 8192, 8192 | 4].map(u16::to_le_bytes);
+    if let Some(place) = page.get_mut(12..20) {
+        place.copy_from_slice(header.as_flattened());
+    }
     let mut packer = ImagePacker::default();
     for number in 0..300u32 {
         let payload = vec![b'p'; usize::try_from(random.next() % 30_000)?];
@@ -204,9 +208,7 @@ impl Service {
     fn wait(&self, lsn: Lsn, mode: WaitMode, limit: Duration) -> Result<(), WaitError> {
         self.runtime.block_on(async {
             let deadline = Instant::now() + limit;
-            self.log
-                .wait(&self.sender, lsn, mode, Some(deadline))
-                .await
+            self.log.wait(&self.sender, lsn, mode, Some(deadline)).await
         })
     }
 }
@@ -232,7 +234,9 @@ fn receivers_follow_a_service_and_waits_end_when_they_have_it() -> Result<()> {
     }
     let programs = server_version(15)?;
     let (theirs, ours) = (Receivewal::theirs(&programs)?, Receivewal::ours()?);
-    service.slots.create("kept", 1, Some(service.log.oldest_lsn()))?;
+    service
+        .slots
+        .create("kept", 1, Some(service.log.oldest_lsn()))?;
     let conninfo = |name: &str| format!("{} application_name={name}", service.sender.conninfo());
     let follow = |program: Program, name: &str| {
         let program = program.args(["--synchronous", "-D", "archive", "-d"]);
@@ -252,20 +256,30 @@ fn receivers_follow_a_service_and_waits_end_when_they_have_it() -> Result<()> {
     service.wait(lsn, WaitMode::RemoteFlush, LONG)?;
     // Receivers apply nothing. A wait that is given up, and a rule that asks for no standby, end it.
     let error = service.wait(lsn, WaitMode::RemoteApply, Duration::from_millis(50));
-    ensure!(matches!(error, Err(WaitError::Deadline { .. })), "{error:?}");
+    ensure!(
+        matches!(error, Err(WaitError::Deadline { .. })),
+        "{error:?}"
+    );
     service.sender.set_sync_rule(SyncRule::Off);
     service.wait(lsn, WaitMode::RemoteApply, LONG)?;
     their_run.terminate(SHORT)?;
     our_run.terminate(SHORT)?;
     let (appended, end) = messages(&wal, service.log.control().dialect)?;
-    ensure!(end == lsn && appended.len() == 402, "{end}, {}", appended.len());
+    ensure!(
+        end == lsn && appended.len() == 402,
+        "{end}, {}",
+        appended.len()
+    );
     // The slot kept what pg_receivewal had begun with; our receiver began where the log was.
     let (received, received_to) = messages(&theirs.archive(), service.log.control().dialect)?;
     ensure!(received == appended && received_to == end, "{received_to}");
     let our_files = file_names(&ours.archive())?;
     let last = our_files.last().context("it has received")?;
     let theirs_last = fs::read(theirs.archive().join(last))?;
-    ensure!(fs::read(ours.archive().join(last))? == theirs_last, "{last}");
+    ensure!(
+        fs::read(ours.archive().join(last))? == theirs_last,
+        "{last}"
+    );
     // The service needs nothing any more, and the slot only what was not confirmed.
     service.log.release(lsn);
     service.log.remove_old_segments()?;

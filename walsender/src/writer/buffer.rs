@@ -5,9 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use walstream::types::RmgrId;
-use walstream::wal::encode::{
-    AppendBytes, BodyParts, EncodeError, NewBody, NewRecord, WalEncoder,
-};
+use walstream::wal::encode::{AppendBytes, BodyParts, EncodeError, NewBody, NewRecord, WalEncoder};
 use walstream::wal::{RecordBody, RecordHeader};
 use walstream::{Dialect, Lsn};
 
@@ -96,9 +94,7 @@ impl AppendBuffer {
         &mut self,
         message: &LogicalMessage<'_>,
     ) -> Result<AppendedRecord, WriterError> {
-        self.with(|encoder, pieces, scratch| {
-            Ok(encoder.record(&message.record(scratch)?, pieces)?)
-        })
+        self.with(|encoder, pieces, scratch| Ok(encoder.record(&message.record(scratch)?, pieces)?))
     }
 
     pub(super) fn switch_segment(&mut self) -> Result<AppendedRecord, WriterError> {
@@ -252,9 +248,7 @@ mod tests {
             .map(|_| ())
             .unwrap_err();
         assert!(matches!(error, WriterError::Body(_)), "{error}");
-        let error = buffer
-            .append(&raw(OVERWRITE_CONTRECORD, &[]))
-            .unwrap_err();
+        let error = buffer.append(&raw(OVERWRITE_CONTRECORD, &[])).unwrap_err();
         assert!(matches!(error, WriterError::Reserved), "{error}");
         assert_eq!(buffer.end(), control.start_lsn);
         buffer.append(&raw(0x20, b"\xFF\x02ok")).unwrap();

@@ -76,7 +76,9 @@ pub enum OpenError {
         source: Corrupt,
     },
     /// A log cannot begin there.
-    #[error("a log cannot begin at {lsn}: give a segment's start above 0/0, and a timeline above 0")]
+    #[error(
+        "a log cannot begin at {lsn}: give a segment's start above 0/0, and a timeline above 0"
+    )]
     Start {
         /// Where it was to begin.
         lsn: Lsn,
@@ -108,7 +110,9 @@ pub enum WriterError {
     #[error("the prefix of a logical message contains a zero byte")]
     Prefix,
     /// Too much is appended and not flushed yet. The log is as it was; wait for a flush.
-    #[error("{unflushed} bytes of WAL wait to be flushed, which is the limit: wait for a flush, or raise buffer_size")]
+    #[error(
+        "{unflushed} bytes of WAL wait to be flushed, which is the limit: wait for a flush, or raise buffer_size"
+    )]
     BufferFull {
         /// Bytes that wait.
         unflushed: u64,

@@ -16,7 +16,7 @@ use walstream::{Lsn, SegmentNumber};
 
 use super::control::LogControl;
 use super::error::OpenError;
-use super::segment_directory::SegmentDirectory;
+use super::segment_directory::{OpenSegment, SegmentDirectory};
 use super::storage::LogFile;
 use crate::durable::FileError;
 
@@ -33,7 +33,7 @@ pub(super) struct Recovered {
     /// The oldest segment of those that lie before the end without a gap.
     pub(super) oldest: SegmentNumber,
     /// The segment in which the log ends, when it is there: zeros from the end on.
-    pub(super) current: Option<(SegmentNumber, Arc<dyn LogFile>)>,
+    pub(super) current: Option<OpenSegment>,
 }
 
 /// Finds the end of a log, wipes what is behind it, and makes all before it durable. `check_all`: all segments are read, not
@@ -83,7 +83,11 @@ pub(super) fn recover(
         buffer: vec![0; CHUNK],
     };
     let before = SegmentNumber(needed.0.saturating_sub(1));
-    let mut from = if check_all { oldest } else { before.max(oldest) };
+    let mut from = if check_all {
+        oldest
+    } else {
+        before.max(oldest)
+    };
     let needed_start = needed.start_lsn(segment_size).unwrap_or(Lsn::MAX);
     let first_place = needed_start + to_u64(LongPageHeader::LEN);
     let decoder = loop {
@@ -234,7 +238,7 @@ impl OldLog<'_> {
         from: SegmentNumber,
         end: Lsn,
         segments: &[SegmentNumber],
-    ) -> Result<Option<(SegmentNumber, Arc<dyn LogFile>)>, OpenError> {
+    ) -> Result<Option<OpenSegment>, OpenError> {
         let segment_size = self.control.dialect.segment_size;
         let last = end.segment_number(segment_size);
         for &number in segments.iter().filter(|number| **number > last).rev() {

@@ -26,11 +26,7 @@ impl WalWriter {
     ///
     /// # Errors
     /// [`ReplayError`].
-    pub fn replay(
-        &self,
-        from: Lsn,
-        mut show: impl FnMut(&Record<'_>),
-    ) -> Result<Lsn, ReplayError> {
+    pub fn replay(&self, from: Lsn, mut show: impl FnMut(&Record<'_>)) -> Result<Lsn, ReplayError> {
         let end = *self.flushed().borrow();
         let mut decoder = WalDecoder::new(self.control().dialect, from)
             .expect_system_identifier(self.control().system_identifier);

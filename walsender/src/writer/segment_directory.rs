@@ -42,6 +42,9 @@ struct Spare {
     is_zero: bool,
 }
 
+/// A segment and its open file.
+pub(super) type OpenSegment = (SegmentNumber, Arc<dyn LogFile>);
+
 /// A file that has just become a segment.
 #[derive(Debug)]
 pub(super) struct NewSegment {

@@ -101,10 +101,7 @@ mod tests {
         assert_eq!(readers.lock().open.len(), MAX_OPEN);
         assert!(!readers.give_up(SegmentNumber(1)), "it was opened");
         assert!(open(1).is_none(), "it was given up");
-        assert!(
-            readers.give_up(SegmentNumber(2)),
-            "it was never opened"
-        );
+        assert!(readers.give_up(SegmentNumber(2)), "it was never opened");
         assert_eq!(readers.oldest(), SegmentNumber(3));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use walstream::{Lsn, PageSize, SegmentNumber};
 
 use super::buffer::Batch;
-use super::segment_directory::SegmentDirectory;
+use super::segment_directory::{OpenSegment, SegmentDirectory};
 use super::storage::LogFile;
 use crate::durable::FileError;
 
@@ -34,7 +34,7 @@ impl SegmentWriter {
     pub(super) fn new(
         directory: Arc<SegmentDirectory>,
         page_size: PageSize,
-        current: Option<(SegmentNumber, Arc<dyn LogFile>)>,
+        current: Option<OpenSegment>,
     ) -> Self {
         let segment_size = directory.segment_size();
         let clean_until = current

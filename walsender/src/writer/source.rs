@@ -46,7 +46,10 @@ pub(super) fn identity(control: &LogControl, server_version_num: Option<u32>) ->
             "wal_block_size",
             &control.dialect.wal_page_size.bytes().to_string(),
         ),
-        ("block_size", &control.dialect.block_size.bytes().to_string()),
+        (
+            "block_size",
+            &control.dialect.block_size.bytes().to_string(),
+        ),
         ("data_directory_mode", "0700"),
         ("data_checksums", "off"),
         ("wal_level", "replica"),

@@ -94,7 +94,7 @@ impl LogStorage for DiskStorage {
     }
 
     fn create(&self, path: &Path, size: u64) -> io::Result<Arc<dyn LogFile>> {
-        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

@@ -159,11 +159,8 @@ impl WalWriter {
             AppendBuffer::new(encoder, options.buffer_size),
             options,
         ));
-        let writer = SegmentWriter::new(
-            directory,
-            control.dialect.wal_page_size,
-            recovered.current,
-        );
+        let writer =
+            SegmentWriter::new(directory, control.dialect.wal_page_size, recovered.current);
         let (segment_began, began) = sync_channel(1);
         let flushing = Arc::clone(&shared);
         let keeping = Arc::clone(&shared);
