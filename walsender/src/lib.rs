@@ -14,10 +14,11 @@
 //! | `sender`, `listener` | the running sender, its sockets |
 //! | `connection` | one client: frames, startup, session |
 //! | `command` | one file for each replication command |
+//! | [`writer`] | a log of a service's own, that standbys follow |
 //! | [`slot`], [`standby`] | what is kept of slots and standbys |
-//! | [`durable`], [`lock_file`] | small files that survive a crash; one process at a time |
+//! | [`durable`], [`flushed_file`], [`lock_file`] | small files that survive a crash; one process at a time |
 //!
-//! There is no authentication yet: clients of the same machine are trusted, all others are refused.
+//! Clients of the same machine are trusted, unless rules say otherwise; those of others have to prove who they are.
 
 #![deny(unsafe_code)]
 
@@ -27,6 +28,7 @@ mod command;
 mod config;
 mod connection;
 pub mod durable;
+pub mod flushed_file;
 #[doc(hidden)]
 pub mod fuzzing;
 mod listener;
@@ -37,6 +39,7 @@ pub mod slot;
 pub mod source;
 pub mod standby;
 pub mod tls;
+pub mod writer;
 
 pub use config::{ListenAddress, ListenAddressError, SenderConfig};
 pub use sender::{Sender, SenderError, WaitInterrupted};

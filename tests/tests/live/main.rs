@@ -10,6 +10,7 @@ mod crash_recovery;
 mod damaged_mirror;
 mod damaged_stream;
 mod demo;
+mod embedded_writer;
 mod encoder;
 mod every_record;
 mod failing_disk;
