@@ -9,7 +9,7 @@
 //! | file | what | durable when |
 //! |---|---|---|
 //! | `walstream.log` | what never changes of the log ([`LogControl`]) | replaced atomically, synced |
-//! | `walstream.flushed` | the flush LSN last told ([`FlushedFile`](crate::flushed_file::FlushedFile)) | after a process is killed: exact; after power loss: a lower bound, not older than the last segment |
+//! | `walstream.flushed` | the flush LSN last told ([`FlushedFile`](crate::flushed_file::FlushedFile)) | after a process is killed: exact; after power loss: a lower bound, never in a segment that was removed |
 //! | `walstream.lock` | held by the process that has the log | never |
 //! | `pg_wal/` | segments by PostgreSQL's names; `spare.N`, which will become segments | a segment has its full size, and its name is durable, before anything in it is told as flushed |
 //!

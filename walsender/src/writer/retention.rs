@@ -76,19 +76,8 @@ pub(super) fn remove_old(shared: &Shared) -> Result<bool, FileError> {
             oldest = oldest_kept()?;
         }
     }
-    let mut removed_any = false;
-    for number in shared.directory.segments()? {
-        if number >= oldest {
-            break;
-        }
-        let can_recycle = shared.readers.give_up(number);
-        if !(can_recycle && shared.directory.recycle(number)?) {
-            shared.directory.remove(number)?;
-        }
-        removed_any = true;
-    }
-    if removed_any {
-        shared.directory.sync()?;
-    }
+    shared
+        .directory
+        .remove_before(oldest, |number| shared.readers.give_up(number))?;
     Ok(false)
 }

@@ -18,7 +18,7 @@ use crate::durable::FileError;
 const SPARE: &str = "spare.";
 
 /// Spares that are kept.
-pub(super) const MAX_SPARES: usize = 2;
+const MAX_SPARES: usize = 2;
 
 /// The directory of segments, one for all threads.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl SegmentDirectory {
     }
 
     /// Makes a segment that nobody has read a spare; gives false when there are enough.
-    pub(super) fn recycle(&self, number: SegmentNumber) -> Result<bool, FileError> {
+    fn recycle(&self, number: SegmentNumber) -> Result<bool, FileError> {
         if self.lock().ready.len() >= MAX_SPARES {
             return Ok(false);
         }
@@ -155,6 +155,31 @@ impl SegmentDirectory {
             is_zero: false,
         });
         Ok(true)
+    }
+
+    /// Removes the segments before `oldest`; those of which `can_recycle` says so become spares.
+    pub(super) fn remove_before(
+        &self,
+        oldest: SegmentNumber,
+        can_recycle: impl Fn(SegmentNumber) -> bool,
+    ) -> Result<(), FileError> {
+        let segments = self.segments()?;
+        let mut old = segments
+            .iter()
+            .filter(|number| **number < oldest)
+            .peekable();
+        if old.peek().is_none() {
+            return Ok(());
+        }
+        // After a loss of power, the end of the log is looked for where the recorded flush LSN is: that must not be in a
+        // segment that is gone. A batch over several segments moves it at its end only.
+        self.storage.sync_flushed()?;
+        for &number in old {
+            if !(can_recycle(number) && self.recycle(number)?) {
+                self.remove(number)?;
+            }
+        }
+        self.sync()
     }
 
     /// Removes the spares that an earlier process left: whether one was whole is not known.

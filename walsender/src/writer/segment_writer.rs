@@ -80,7 +80,7 @@ impl SegmentWriter {
         }
         // Only the last segment is ever without a sync.
         self.sync()?;
-        // After a loss of power, the bound is no older than the segment before.
+        // After a loss of power, what is read again begins near the end.
         self.directory.storage.sync_flushed()?;
         let new = self.directory.add(number)?;
         self.clean_until = if new.is_zero {
