@@ -12,12 +12,13 @@
 //! |---|---|
 //! | [`source`] | where WAL comes from |
 //! | `sender`, `listener` | the running sender, its sockets |
-//! | `connection` | one client: frames, startup, session |
+//! | [`auth`], [`tls`] | who may connect, and how he proves who he is |
+//! | `connection` | one client: frames, startup, admission, session |
 //! | `command` | one file for each replication command |
 //! | [`slot`], [`standby`] | what is kept of slots and standbys |
 //! | [`durable`], [`lock_file`] | small files that survive a crash; one process at a time |
 //!
-//! There is no authentication yet: clients of the same machine are trusted, all others are refused.
+//! Clients of this machine are trusted, others are not let in, unless [`auth::AccessFiles`] say otherwise.
 
 #![deny(unsafe_code)]
 
