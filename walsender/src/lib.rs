@@ -12,13 +12,14 @@
 //! |---|---|
 //! | [`source`] | where WAL comes from |
 //! | `sender`, `listener` | the running sender, its sockets |
-//! | `connection` | one client: frames, startup, session |
+//! | [`auth`], [`tls`] | who may connect, and how he proves who he is |
+//! | `connection` | one client: frames, startup, admission, session |
 //! | `command` | one file for each replication command |
 //! | [`writer`] | a log of a service's own, that standbys follow |
 //! | [`slot`], [`standby`] | what is kept of slots and standbys |
 //! | [`durable`], [`flushed_file`], [`lock_file`] | small files that survive a crash; one process at a time |
 //!
-//! Clients of the same machine are trusted, unless rules say otherwise; those of others have to prove who they are.
+//! Clients of this machine are trusted, others are not let in, unless [`auth::AccessFiles`] say otherwise.
 
 #![deny(unsafe_code)]
 

@@ -26,7 +26,7 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Slot(slot::SlotArgs),
     Verifier(verifier::VerifierArgs),
 }
@@ -40,7 +40,7 @@ pub(crate) async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match Cli::parse().command {
-        Command::Serve(args) => serve::run(args).await,
+        Command::Serve(args) => serve::run(*args).await,
         Command::Slot(args) => slot::run(args),
         Command::Verifier(args) => verifier::run(&args),
     };
