@@ -8,6 +8,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`source`] | where WAL comes from |
+//! | [`primary`] | the source beside a running PostgreSQL |
+//! | [`backup`] | base backups of a data directory that is in use |
 //! | `sender`, `listener` | the running sender, its sockets |
 //! | `connection` | one client: frames, startup, session |
 //! | `command` | one file for each replication command |
@@ -18,6 +20,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod backup;
 mod cancel;
 mod command;
 mod config;
@@ -27,6 +30,7 @@ pub mod durable;
 pub mod fuzzing;
 mod listener;
 pub mod lock_file;
+pub mod primary;
 mod refusal;
 mod sender;
 pub mod slot;

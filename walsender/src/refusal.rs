@@ -102,6 +102,7 @@ impl From<SourceError> for Refusal {
         match &error {
             // What `errcode_for_file_access` makes of ENOENT.
             SourceError::SegmentRemoved { .. } => Self::error("58P01", error.to_string()),
+            SourceError::Unreadable { .. } => Self::error("58030", error.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod exit;
 mod serve;
+mod serve_primary;
 mod slot;
 
 use std::process::ExitCode;
@@ -19,8 +20,9 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0 done   1 failed   2 wrong usage   5 there is no such slot   7 damaged file
-  8 local storage failed   9 slot directory in use by another process";
+  0 done   1 failed   2 wrong usage   3 the primary cannot be reached   5 there is no such slot
+  6 the primary is another system, or went back   7 damaged file   8 local storage failed
+  9 slot directory, or slot on the primary, in use by another process";
 
 #[derive(Debug, Subcommand)]
 enum Command {

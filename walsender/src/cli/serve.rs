@@ -5,38 +5,62 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use tokio::signal::unix::{SignalKind, signal};
+use walsender::primary::DEFAULT_SLOT;
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
 use walsender::source::recording::{RecordedServer, Recording};
 use walsender::{ListenAddress, Sender, SenderConfig};
 
-/// How long clients may take to leave at the end.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+use super::serve_primary;
 
-/// Serves a recorded PostgreSQL server to pg_basebackup, pg_receivewal and walreceiver
+/// How long clients may take to leave at the end.
+pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Serves WAL to standbys, pg_basebackup, pg_receivewal and walreceiver
 ///
-/// The recording is a base backup and the WAL that followed it. Clients of this machine are trusted, others cannot
-/// connect.
+/// The source is a running PostgreSQL on this machine, or a recording: a base backup and the WAL that followed it. Clients of
+/// this machine are trusted, others cannot connect.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true).args(["data_dir", "recording"])))]
 pub(super) struct ServeArgs {
-    /// The recording: a tar archive compressed with zstd
+    /// Data directory of a running PostgreSQL: its WAL is served, and base backups of it
+    #[arg(long, value_name = "DIR", requires = "primary")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// How to connect to that server as a superuser, such as 'host=/run/postgresql user=postgres'; a password may also
+    /// come from PGPASSWORD or ~/.pgpass
+    #[arg(long, value_name = "CONNINFO", requires = "data_dir")]
+    pub(super) primary: Option<String>,
+    /// The replication slot on that server which keeps WAL there, made where it is missing
+    #[arg(long, value_name = "NAME", requires = "data_dir", default_value = DEFAULT_SLOT)]
+    pub(super) primary_slot: String,
+    /// A recording: a tar archive compressed with zstd
     #[arg(long, value_name = "FILE")]
-    recording: PathBuf,
+    recording: Option<PathBuf>,
     /// Where to listen: a loopback address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose
     /// name must be .s.PGSQL.PORT for PostgreSQL's clients
     #[arg(long, value_name = "ADDR")]
-    listen: ListenAddress,
+    pub(super) listen: ListenAddress,
     /// Directory of the replication slots, made where it is missing; without it slots are in memory, and end with
     /// the process
     #[arg(long, value_name = "DIR")]
-    slots: Option<PathBuf>,
+    pub(super) slots: Option<PathBuf>,
 }
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let (recording, slots) = (args.recording, args.slots);
+    match &args.recording {
+        Some(recording) => serve_recording(recording.clone(), args.listen, args.slots).await,
+        None => serve_primary::run(args).await,
+    }
+}
+
+async fn serve_recording(
+    recording: PathBuf,
+    listen: ListenAddress,
+    slots: Option<PathBuf>,
+) -> anyhow::Result<()> {
     let (server, slots) = tokio::task::spawn_blocking(move || {
         let server = RecordedServer::at_end(Recording::open(&recording)?);
         let slots = open_slots(slots, &server)?;
@@ -49,7 +73,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
     );
     let end = server.recording().wal_end();
-    let sender = Sender::start_with_slots(SenderConfig::new(args.listen), server, slots).await?;
+    let sender = Sender::start_with_slots(SenderConfig::new(listen), server, slots).await?;
     println!(
         "listening, WAL ends at {} on timeline {}; connect with: {} user=postgres",
         end.lsn,
@@ -65,7 +89,10 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 /// The slots of the directory, or none yet, in memory.
-fn open_slots(directory: Option<PathBuf>, source: &dyn WalSource) -> anyhow::Result<PhysicalSlots> {
+pub(super) fn open_slots(
+    directory: Option<PathBuf>,
+    source: &dyn WalSource,
+) -> anyhow::Result<PhysicalSlots> {
     let max_slots = source.identity().max_replication_slots();
     let Some(directory) = directory else {
         return Ok(PhysicalSlots::in_memory(max_slots));

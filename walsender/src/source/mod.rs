@@ -6,11 +6,14 @@ pub mod recording;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
 use walstream::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+
+use crate::backup::LiveServer;
 
 /// Slots of a source that does not say how many it has (`max_replication_slots`).
 const DEFAULT_MAX_SLOTS: usize = 10;
@@ -89,6 +92,11 @@ pub trait WalSource: Debug + Send + Sync + 'static {
     /// Where a slot that reserves WAL begins: the redo location of the last checkpoint.
     fn restart_lsn(&self) -> Lsn;
 
+    /// Base backups of a running server; `None` when the source has none.
+    fn live_backups(&self) -> Option<Arc<dyn LiveServer>> {
+        None
+    }
+
     /// A base backup; `None` when the source cannot give one.
     ///
     /// # Errors
@@ -105,5 +113,13 @@ pub enum SourceError {
     SegmentRemoved {
         /// Name of the segment's file.
         name: String,
+    },
+    /// The segment is there and cannot be read.
+    #[error("could not read from log segment {segment}: {reason}")]
+    Unreadable {
+        /// Name of the segment.
+        segment: String,
+        /// What the system or the archive says.
+        reason: String,
     },
 }
