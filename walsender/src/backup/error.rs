@@ -73,6 +73,14 @@ pub enum BackupError {
         /// What is wrong with it.
         reason: String,
     },
+    /// There cannot be so many workers.
+    #[error("could not set compression worker count to {count}: {reason}")]
+    Workers {
+        /// How many were asked for.
+        count: i32,
+        /// What the compressor says.
+        reason: String,
+    },
     /// Compressing failed.
     #[error("could not compress data: {0}")]
     Compress(io::Error),
@@ -110,6 +118,12 @@ pub enum BackupError {
     ClientGone,
 }
 
+/// What a server may answer when it is put into backup mode: not configured for it, no right, a bad label, stopped, no
+/// connection left.
+const SERVER_SQLSTATES: [&str; 8] = [
+    "55000", "42501", "22023", "57014", "57P01", "57P03", "53300", "28P01",
+];
+
 impl BackupError {
     /// For `map_err`: what was tried, and on what.
     pub(crate) fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -132,7 +146,13 @@ impl BackupError {
             Self::Compression { .. } => "42601",
             Self::WalRemoved { .. } | Self::WalSize { .. } => "58P01",
             Self::Checksums => "XX001",
-            Self::Server { .. } => "55000",
+            Self::Workers { .. } => "22023",
+            Self::Server { sqlstate, .. } => {
+                let known = SERVER_SQLSTATES
+                    .into_iter()
+                    .find(|known| sqlstate.as_deref() == Some(*known));
+                known.unwrap_or("XX000")
+            }
             _ => "XX000",
         }
     }

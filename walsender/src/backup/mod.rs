@@ -21,11 +21,24 @@
 //! | `tablespaces` | where tablespaces are |
 //! | `producer` | all of it, in order |
 
+mod archive_encoder;
+mod compression;
+mod data_file;
 mod error;
+mod exclusions;
+mod file_checksum;
+mod manifest;
+mod page_checksum;
+mod producer;
 mod server;
 mod tablespaces;
+mod tar_header;
+mod wal_segments;
+mod walk;
 
+pub(crate) use compression::CompressionSpec;
 pub use error::BackupError;
+pub(crate) use producer::{BackupEvent, BackupJob, produce};
 pub use server::{BackupFacts, BackupSession, BackupStart, BackupStop, Boxed, LiveServer};
 pub use tablespaces::Tablespace;
 pub(crate) use tablespaces::find_tablespaces;

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use walstream::protocol::identify::{ResultColumn, TextValue};
 use walstream::protocol::message::{
-    Authentication, BackendMessage, CopyFormat, DataRow, FrameHeader, ProtocolVersion,
+    Authentication, BackendMessage, CopyFormat, DataRow, ErrorFields, FrameHeader, ProtocolVersion,
     RowDescription, TransactionStatus,
 };
 
@@ -96,6 +96,22 @@ impl Answer {
         self.bytes.reserve(header.total_len());
         header.encode(&mut self.bytes);
         encode(&mut self.bytes);
+    }
+
+    /// Something that the client should know, and that changes nothing.
+    pub(crate) fn warning(&mut self, text: &str) {
+        let fields = ErrorFields::new("WARNING", "01000", text);
+        self.put(&BackendMessage::NoticeResponse(fields));
+    }
+
+    /// The columns of a result whose rows follow.
+    pub(crate) fn row_description(&mut self, columns: &[ResultColumn<'_>]) {
+        RowDescription::encode(columns, &mut self.bytes);
+    }
+
+    /// A row of a result.
+    pub(crate) fn data_row(&mut self, values: &[TextValue]) {
+        DataRow::encode(values, &mut self.bytes);
     }
 
     pub(crate) fn error(&mut self, refusal: &Refusal) {
