@@ -35,6 +35,7 @@ mod removed_wal;
 mod replication_commands;
 mod sender_slots;
 mod shutdown;
+mod sidecar;
 mod slot_wal_status;
 mod standby_names;
 mod status;
