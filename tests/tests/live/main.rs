@@ -36,6 +36,7 @@ mod replication_commands;
 mod sender_slots;
 mod shutdown;
 mod sidecar;
+mod sidecar_backup;
 mod slot_wal_status;
 mod standby_names;
 mod status;
