@@ -333,7 +333,8 @@ fn a_damaged_page_fails_the_backup_as_in_postgresql() -> Result<()> {
         1,
         &[
             "checksum verification failed in file",
-            "checksum verification failure during base backup",
+            "2 total checksum verification failures",
+            "checksum error occurred",
         ],
     )?;
     let lines = |text: &str| {
@@ -427,7 +428,8 @@ fn a_client_that_goes_away_ends_backup_mode() -> Result<()> {
     Ok(())
 }
 
-/// Servers of before 15 send a COPY for each archive; those since 17 name the system in the manifest.
+/// Servers of before 15 send a COPY for each archive, and their clients, of which 14's is here, want each member's header in a
+/// message of its own; those since 17 name the system in the manifest.
 #[test]
 fn servers_of_other_versions_are_backed_up_as_they_do_it() -> Result<()> {
     for major in [12, 13, 14, 16, 17, 18] {
@@ -449,8 +451,12 @@ fn servers_of_other_versions_are_backed_up_as_they_do_it() -> Result<()> {
             let taken = program.arg("-D").arg(&target).succeed(LONG);
             taken.with_context(|| format!("version {major}: {}", sidecar.stderr()))?;
             if major >= 13 {
+                // Programs of another version do not read this one's WAL.
+                let has_programs = programs.program("pg_verifybackup").is_file();
+                let options: &[&str] = if has_programs { &[] } else { &["-n"] };
                 let verifying = work
                     .external(&programs.client("pg_verifybackup"))
+                    .args(options)
                     .arg(&target);
                 verifying
                     .succeed(SHORT)

@@ -122,6 +122,14 @@ impl ArchiveEncoder {
         written.map_err(encoding_failed)
     }
 
+    /// Hands on what is gathered of an archive that is not compressed.
+    pub(super) fn end_piece(&mut self) -> Result<(), BackupError> {
+        match self {
+            Self::Plain(pieces) => pieces.send().map_err(encoding_failed),
+            _ => Ok(()),
+        }
+    }
+
     /// Ends the archive: everything is handed on.
     pub(super) fn finish(self) -> Result<(), BackupError> {
         let pieces = match self {

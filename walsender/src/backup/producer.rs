@@ -67,8 +67,9 @@ pub(crate) struct BackupJob {
     pub(crate) tablespaces: Vec<Tablespace>,
     /// Most bytes in a piece.
     pub(crate) piece_size: usize,
-    /// Whether archives end with two zero blocks, which servers before 15 leave to the client.
-    pub(crate) ends_archives: bool,
+    /// Whether it goes out as servers before 15 send it: archives lack the two zero blocks at their end, and a piece is a
+    /// header, or within a member's content, or its padding, as their clients take it.
+    pub(crate) is_before_15: bool,
 }
 
 /// The parts of a backup in the making.
@@ -86,6 +87,7 @@ pub(super) struct Producer {
     pub(super) tablespace: Option<u32>,
     compression: CompressionSpec,
     piece_size: usize,
+    is_before_15: bool,
     bytes_done: Rc<Cell<u64>>,
     encoder: Option<ArchiveEncoder>,
     own_files: Attributes,
@@ -148,7 +150,7 @@ pub(crate) fn produce(
         producer.tablespace = Some(tablespace.oid);
         Tree::tablespace(&tablespace.path, version_directory).walk(&mut producer)?;
         producer.tablespace = None;
-        producer.end_archive(job.ends_archives)?;
+        producer.end_archive()?;
     }
     producer.begin_archive("base", None)?;
     producer.content(b"backup_label", job.label.as_bytes())?;
@@ -158,7 +160,7 @@ pub(crate) fn produce(
     base(!job.command.tablespace_map)?.walk(&mut producer)?;
     producer.control_file(&*job.server)?;
     if !job.command.wal {
-        producer.end_archive(job.ends_archives)?;
+        producer.end_archive()?;
     }
     let (answer, stopped) = oneshot::channel();
     producer.send(BackupEvent::Stop(answer))?;
@@ -167,7 +169,7 @@ pub(crate) fn produce(
         .map_err(|_| BackupError::ClientGone)?;
     if job.command.wal {
         producer.wal_segments(stop.end)?;
-        producer.end_archive(job.ends_archives)?;
+        producer.end_archive()?;
     }
     producer
         .manifest
@@ -207,6 +209,7 @@ impl Producer {
             tablespace: None,
             compression: job.compression,
             piece_size: job.piece_size,
+            is_before_15: job.is_before_15,
             bytes_done: Rc::default(),
             encoder: None,
             own_files: Attributes {
@@ -255,8 +258,8 @@ impl Producer {
         }
     }
 
-    fn end_archive(&mut self, ends_archives: bool) -> Result<(), BackupError> {
-        if ends_archives {
+    fn end_archive(&mut self) -> Result<(), BackupError> {
+        if !self.is_before_15 {
             self.write(&ARCHIVE_END)?;
         }
         if let Some(encoder) = self.encoder.take() {
@@ -273,12 +276,24 @@ impl Producer {
         kind: Kind<'_>,
         attributes: &Attributes,
     ) -> Result<(), BackupError> {
-        self.write(&header(name, kind, attributes)?)
+        self.write(&header(name, kind, attributes)?)?;
+        self.end_piece()
     }
 
+    /// Ends a member of this size.
     pub(super) fn pad(&mut self, size: u64) -> Result<(), BackupError> {
+        self.end_piece()?;
         let zeros = ARCHIVE_END.get(..padding(size)).unwrap_or_default();
-        self.write(zeros)
+        self.write(zeros)?;
+        self.end_piece()
+    }
+
+    /// What follows is to be in a message of its own, for clients of before 15.
+    fn end_piece(&mut self) -> Result<(), BackupError> {
+        match &mut self.encoder {
+            Some(encoder) if self.is_before_15 => encoder.end_piece(),
+            _ => Ok(()),
+        }
     }
 
     /// A file that the backup adds.

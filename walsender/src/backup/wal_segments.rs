@@ -140,6 +140,7 @@ impl Producer {
             done += count as u64;
         }
         self.buffer = buffer;
+        self.pad(size)?;
         self.mark_archived(&name)
     }
 

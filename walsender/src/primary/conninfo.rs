@@ -28,7 +28,8 @@ pub fn parse_conninfo(
     let bad = |reason: String| PrimaryError::Conninfo { reason };
     let mut config = Config::from_str(text).map_err(|error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        bad(cause.unwrap_or_else(|| error.to_string()))
+        let cause = cause.unwrap_or_else(|| error.to_string());
+        bad(format!("{cause} in the connection string"))
     })?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         match variable("PGHOST") {
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn bad_strings_are_named() {
         for (text, word) in [
-            ("host", "host"),
+            ("host", "unexpected EOF in the connection string"),
             ("nonsense=1", "nonsense"),
             ("port=x", "port"),
         ] {

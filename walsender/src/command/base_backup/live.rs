@@ -86,7 +86,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
         } else {
             LARGE_CHUNK
         },
-        ends_archives: generation == BackupGeneration::SingleCopy,
+        is_before_15: generation == BackupGeneration::CopyPerArchive,
         server,
     };
     let mut sending = Sending {
@@ -145,10 +145,9 @@ fn goes_to_client(target: Option<&BackupTarget>) -> Result<bool, Refusal> {
         )),
         ("server", _) => Err(unsupported("a base backup that stays on the server")
             .with_hint("Let pg_basebackup write to the directory itself.")),
-        (name, _) => Err(Refusal::error(
-            "42601",
-            format!("unrecognized target: \"{name}\""),
-        )),
+        (name, _) => Err(Refusal::unsupported(format!(
+            "unrecognized target: \"{name}\""
+        ))),
     }
 }
 
