@@ -3,9 +3,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use tokio::runtime::Runtime;
 use walreceiver::demo::local_postgres::{Listen, LocalPostgres};
+use walsender::primary::{Primary, PrimaryConfig, parse_conninfo};
+use walsender::source::WalSource;
 use walstream::Lsn;
 use walstream_tests::{
     Cluster, ClusterOptions, LONG, Program, Running, SHORT, StopMode, Workdir, ensure_same_content,
@@ -231,7 +236,6 @@ fn the_primary_keeps_what_our_slots_need_and_no_more() -> Result<()> {
     wait_for("the slot on the primary to go on", LONG, || {
         Ok(slot()? == redo)
     })?;
-    // Restarts of the sidecar find the slot where it was.
     Ok(())
 }
 
@@ -328,6 +332,101 @@ fn a_wrong_directory_or_server_is_refused() -> Result<()> {
             "--primary-slot",
         ],
     )
+}
+
+/// The primary is stopped, starts as a standby, and is promoted: its new timeline begins within a segment, and what follows it
+/// goes over to it, from before the switch too.
+#[test]
+fn standbys_follow_the_primary_to_its_new_timeline() -> Result<()> {
+    let mut primary = Cluster::started()?;
+    primary.pgbench(&["-i", "-q"])?;
+    let sidecar = Sidecar::start(&primary)?;
+    let mut standby = sidecar.standby(&primary, &["-X", "stream"])?;
+    let mut late = sidecar.standby(&primary, &["-X", "stream", "-C", "-S", "late"])?;
+    standby.start()?;
+    primary.pgbench(&["-n", "-t", "100"])?;
+    caught_up(&standby, &primary)?;
+    primary.stop(StopMode::Fast)?;
+    primary.write_file(&primary.data_dir().join("standby.signal"), "")?;
+    primary.start()?;
+    primary.pgbench(&["-n", "-S", "-t", "10"])?;
+    primary.promote()?;
+    primary.pgbench(&["-n", "-t", "100"])?;
+    caught_up(&standby, &primary)?;
+    late.start()?;
+    caught_up(&late, &primary)?;
+    let history = sidecar.psql("TIMELINE_HISTORY 2")?;
+    ensure!(history.starts_with("00000002.history|"), "{history}");
+    let anew = sidecar.standby(&primary, &["-X", "fetch"])?;
+    let verifying = sidecar
+        .work
+        .external(&server_version(15)?.client("pg_verifybackup"));
+    // -R adds to the settings.
+    let verifying = verifying.args(["-i", "postgresql.auto.conf", "-i", "standby.signal"]);
+    verifying.arg(anew.data_dir()).succeed(LONG)?;
+    for server in [&standby, &late] {
+        server.promote()?;
+    }
+    ensure_same_content(&primary, &standby)?;
+    ensure_same_content(&primary, &late)
+}
+
+/// From the moment at which the server answers a commit to the one at which the source knows of its flush. Prints the figures;
+/// the limit is many times what they are on an idle machine.
+#[test]
+fn a_flush_is_known_soon() -> Result<()> {
+    let primary = Cluster::started()?;
+    primary.query("CREATE TABLE t (a int)")?;
+    let config = PrimaryConfig {
+        data_directory: primary.data_dir().to_owned(),
+        conninfo: parse_conninfo(&primary.conninfo(), |_| None)?,
+        slot: "walsender_delay".to_owned(),
+    };
+    let runtime = Runtime::new()?;
+    let source = runtime.block_on(Primary::start(config))?;
+    let (told, knows) = mpsc::channel();
+    let mut flushed = source.flushed();
+    runtime.spawn(async move {
+        while flushed.changed().await.is_ok() {
+            let lsn = flushed.borrow_and_update().lsn;
+            let _ = told.send((lsn, SystemTime::now()));
+        }
+    });
+    for (name, pause) in [
+        ("after pauses of 30 ms", "SELECT pg_sleep(0.03);"),
+        ("one after the other", ""),
+    ] {
+        let statement = "INSERT INTO t VALUES (1);
+            SELECT pg_current_wal_flush_lsn() || ' ' || (extract(epoch from clock_timestamp()) * 1000000)::bigint;";
+        let script = format!("{pause} {statement}\n").repeat(200);
+        let file = primary.scratch().join("commits.sql");
+        fs::write(&file, script)?;
+        let file = file.display().to_string();
+        let conninfo = format!("{} dbname=postgres", primary.conninfo());
+        let printed = primary.run(
+            "psql",
+            &["-X", "-A", "-t", "-q", "-d", &conninfo, "-f", &file],
+        )?;
+        let mut delays = Vec::new();
+        let mut known = (Lsn::INVALID, SystemTime::UNIX_EPOCH);
+        for line in printed.lines() {
+            let Some((lsn, micros)) = line.split_once(' ') else {
+                continue;
+            };
+            let (lsn, committed) = (lsn.parse::<Lsn>()?, Duration::from_micros(micros.parse()?));
+            while known.0 < lsn {
+                known = knows.recv_timeout(SHORT)?;
+            }
+            let known_at = known.1.duration_since(SystemTime::UNIX_EPOCH)?;
+            delays.push(known_at.saturating_sub(committed));
+        }
+        delays.sort();
+        ensure!(delays.len() == 200, "{} commits in {printed}", delays.len());
+        let (median, p99) = (delays[100], delays[198]);
+        println!("a flush is known, {name}: median {median:?}, p99 {p99:?}");
+        ensure!(median < Duration::from_millis(100), "{name}: {median:?}");
+    }
+    Ok(())
 }
 
 /// Another cluster takes the place of the one that is served, on its socket and port.

@@ -39,6 +39,8 @@ mod walk;
 pub(crate) use compression::CompressionSpec;
 pub use error::BackupError;
 pub(crate) use producer::{BackupEvent, BackupJob, produce};
-pub use server::{BackupFacts, BackupSession, BackupStart, BackupStop, Boxed, LiveServer};
+pub use server::{
+    BackupFacts, BackupSession, BackupStart, BackupStop, Boxed, LiveServer, ServerNotice,
+};
 pub use tablespaces::Tablespace;
 pub(crate) use tablespaces::find_tablespaces;

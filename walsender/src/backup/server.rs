@@ -5,6 +5,7 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 
+use tokio::sync::mpsc;
 use walstream::storage::backup_label::BackupLabel;
 use walstream::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
@@ -70,6 +71,21 @@ pub struct BackupStart {
     pub tablespaces: Vec<Tablespace>,
     /// The session that is in backup mode.
     pub session: Box<dyn BackupSession>,
+    /// What the server tells meanwhile, for the client.
+    pub notices: mpsc::UnboundedReceiver<ServerNotice>,
+}
+
+/// Something that a server tells beside its answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerNotice {
+    /// `NOTICE`, `WARNING`.
+    pub severity: String,
+    /// SQLSTATE.
+    pub sqlstate: String,
+    /// What it tells.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 /// A backup that is complete.

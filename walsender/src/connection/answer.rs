@@ -100,7 +100,10 @@ impl Answer {
 
     /// Something that the client should know, and that changes nothing.
     pub(crate) fn warning(&mut self, text: &str) {
-        let fields = ErrorFields::new("WARNING", "01000", text);
+        self.notice(ErrorFields::new("WARNING", "01000", text));
+    }
+
+    pub(crate) fn notice(&mut self, fields: ErrorFields) {
         self.put(&BackendMessage::NoticeResponse(fields));
     }
 

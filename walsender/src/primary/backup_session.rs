@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio_postgres::types::PgLsn;
 use walstream::Lsn;
 use walstream::storage::backup_label::{BackupLabel, BackupMethod, BackupSource};
@@ -14,7 +15,7 @@ use super::sql::{SqlSession, lsn};
 use super::{Inner, blocking};
 use crate::backup::{
     BackupError, BackupFacts, BackupSession, BackupStart, BackupStop, Boxed, LiveServer,
-    find_tablespaces,
+    ServerNotice, find_tablespaces,
 };
 use crate::source::WalPosition;
 
@@ -74,7 +75,7 @@ async fn start(inner: Arc<Inner>, label: &str, fast: bool) -> Result<BackupStart
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let sql = SqlSession::connect(&inner.config.conninfo).await?;
+        let mut sql = SqlSession::connect(&inner.config.conninfo).await?;
         let zone = "SELECT set_config('timezone', current_setting('log_timezone'), false)";
         sql.client
             .execute(zone, &[])
@@ -132,7 +133,9 @@ async fn start(inner: Arc<Inner>, label: &str, fast: bool) -> Result<BackupStart
             })
         })
         .await?;
+        let notices = forward_notices(&mut sql);
         return Ok(BackupStart {
+            notices,
             start: WalPosition {
                 timeline,
                 lsn: start_lsn,
@@ -147,6 +150,27 @@ async fn start(inner: Arc<Inner>, label: &str, fast: bool) -> Result<BackupStart
             }),
         });
     }
+}
+
+/// What the server tells from now on, in a form that knows nothing of SQL sessions.
+fn forward_notices(sql: &mut SqlSession) -> mpsc::UnboundedReceiver<ServerNotice> {
+    let (told, notices) = mpsc::unbounded_channel();
+    let mut from = std::mem::replace(&mut sql.notices, mpsc::unbounded_channel().1);
+    // Ends with the session.
+    tokio::spawn(async move {
+        while let Some(notice) = from.recv().await {
+            let notice = ServerNotice {
+                severity: notice.severity().to_owned(),
+                sqlstate: notice.code().code().to_owned(),
+                message: notice.message().to_owned(),
+                hint: notice.hint().map(str::to_owned),
+            };
+            if told.send(notice).is_err() {
+                return;
+            }
+        }
+    });
+    notices
 }
 
 impl BackupSession for Session {

@@ -68,7 +68,9 @@ async fn reconnect(inner: &Inner) -> Result<SqlSession, PrimaryError> {
 
 /// A session with the server that was served before, and its slot.
 async fn connect(inner: &Inner) -> Result<SqlSession, PrimaryError> {
-    let session = SqlSession::connect(&inner.config.conninfo).await?;
+    let session = SqlSession::connect(&inner.config.conninfo)
+        .await?
+        .without_notices();
     let (expected, found) = (
         inner.identity.system_identifier,
         identity::system_identifier(&session).await?,

@@ -109,7 +109,9 @@ impl Primary {
         })
         .await?
         .0;
-        let session = SqlSession::connect(&config.conninfo).await?;
+        let session = SqlSession::connect(&config.conninfo)
+            .await?
+            .without_notices();
         let identity = identity::read(&session, &control, &directory).await?;
         if matches!(
             control.state,

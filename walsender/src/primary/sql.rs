@@ -1,8 +1,12 @@
 //! [`SqlSession`], a connection to the server beside us.
 
+use std::future::poll_fn;
+
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_postgres::error::DbError;
 use tokio_postgres::types::PgLsn;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row};
 use walstream::Lsn;
 
 use super::error::PrimaryError;
@@ -11,22 +15,37 @@ use super::error::PrimaryError;
 #[derive(Debug)]
 pub(crate) struct SqlSession {
     pub(crate) client: Client,
+    /// What the server tells beside its answers.
+    pub(crate) notices: mpsc::UnboundedReceiver<DbError>,
     driver: JoinHandle<()>,
 }
 
 impl SqlSession {
     pub(crate) async fn connect(config: &Config) -> Result<Self, PrimaryError> {
-        let (client, connection) = config
+        let (client, mut connection) = config
             .connect(NoTls)
             .await
             .map_err(PrimaryError::sql("connect to the primary"))?;
+        let (told, notices) = mpsc::unbounded_channel();
         let driver = tokio::spawn(async move {
-            // Whoever uses the client learns of the error, too.
-            if let Err(error) = connection.await {
-                tracing::debug!("the connection to the primary is lost: {error}");
+            loop {
+                match poll_fn(|context| connection.poll_message(context)).await {
+                    // Nobody may want to hear it.
+                    Some(Ok(AsyncMessage::Notice(notice))) => drop(told.send(notice)),
+                    Some(Ok(_)) => {}
+                    // Whoever uses the client learns of the error, too.
+                    Some(Err(error)) => {
+                        return tracing::debug!("the connection to the primary is lost: {error}");
+                    }
+                    None => return,
+                }
             }
         });
-        let session = Self { client, driver };
+        let session = Self {
+            client,
+            notices,
+            driver,
+        };
         // Nothing that a person has set for users may end what runs for as long as we do.
         let settings = "SET statement_timeout = 0; SET lock_timeout = 0; \
                         SET idle_in_transaction_session_timeout = 0; SET datestyle = iso";
@@ -36,6 +55,14 @@ impl SqlSession {
             .await
             .map_err(PrimaryError::sql("prepare the session on the primary"))?;
         Ok(session)
+    }
+}
+
+impl SqlSession {
+    /// A session of which nobody reads the notices.
+    pub(crate) fn without_notices(mut self) -> Self {
+        self.notices.close();
+        self
     }
 }
 

@@ -8,12 +8,13 @@ use tokio::sync::mpsc;
 use walstream::protocol::base_backup::{BackupGeneration, BackupMessage};
 use walstream::protocol::command::{BackupCheckpoint, BackupTarget, BaseBackup};
 use walstream::protocol::identify::{BackupPosition, BackupTablespace};
+use walstream::protocol::message::ErrorFields;
 
 use super::pace::Pace;
 use super::{CHUNK, PROGRESS_INTERVAL, position, put};
 use crate::backup::{
-    BackupError, BackupEvent, BackupJob, BackupSession, BackupStart, CompressionSpec, LiveServer,
-    Tablespace, produce,
+    BackupError, BackupEvent, BackupJob, BackupSession, BackupStart, BackupStop, CompressionSpec,
+    LiveServer, ServerNotice, Tablespace, produce,
 };
 use crate::command::unsupported;
 use crate::connection::{Client, Interruption, Session, closed};
@@ -37,6 +38,7 @@ struct Sending {
     /// In backup mode until all files were read.
     session: Option<Box<dyn BackupSession>>,
     waits_for_archive: bool,
+    notices: mpsc::UnboundedReceiver<ServerNotice>,
     end: Option<WalPosition>,
     /// Whether a COPY runs.
     is_copying: bool,
@@ -74,6 +76,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
         label,
         tablespaces,
         session: backup_mode,
+        notices,
     } = begun;
     let job = BackupJob {
         label: label.format(server.facts().segment_size),
@@ -95,6 +98,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
         tablespaces,
         session: Some(backup_mode),
         waits_for_archive: command.wait,
+        notices,
         end: None,
         is_copying: false,
         is_sent,
@@ -151,6 +155,14 @@ fn goes_to_client(target: Option<&BackupTarget>) -> Result<bool, Refusal> {
     }
 }
 
+fn tell<S>(client: &mut Client<S>, notice: &ServerNotice) {
+    let fields = ErrorFields::new(&notice.severity, &notice.sqlstate, &notice.message);
+    client.answer.notice(match &notice.hint {
+        Some(hint) => fields.with(b'H', hint),
+        None => fields,
+    });
+}
+
 impl Sending {
     async fn handle<S: AsyncRead + AsyncWrite>(
         &mut self,
@@ -185,10 +197,7 @@ impl Sending {
                 let Some(session) = self.session.take() else {
                     return Err(closed());
                 };
-                let stop = session
-                    .stop(self.waits_for_archive)
-                    .await
-                    .map_err(Refusal::from)?;
+                let stop = self.stop(client, session).await?;
                 self.end = Some(stop.end);
                 // Should the thread have ended, its error is told.
                 let _ = answer.send(stop);
@@ -196,6 +205,30 @@ impl Sending {
             BackupEvent::Warning(text) => client.answer.warning(&text),
         }
         Ok(())
+    }
+
+    /// Ends backup mode; what the server tells meanwhile, such as what it waits for, the client hears at once.
+    async fn stop<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        client: &mut Client<S>,
+        session: Box<dyn BackupSession>,
+    ) -> Result<BackupStop, Interruption> {
+        let mut stopping = session.stop(self.waits_for_archive);
+        loop {
+            tokio::select! {
+                biased;
+                Some(notice) = self.notices.recv() => {
+                    tell(client, &notice);
+                    client.flush().await?;
+                }
+                stopped = &mut stopping => {
+                    while let Some(notice) = self.notices.recv().await {
+                        tell(client, &notice);
+                    }
+                    return Ok(stopped.map_err(Refusal::from)?);
+                }
+            }
+        }
     }
 
     fn begin_copy<S>(&mut self, client: &mut Client<S>) {
