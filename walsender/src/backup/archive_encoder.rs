@@ -214,7 +214,7 @@ mod tests {
                                 .unwrap();
                         }
                         CompressionAlgorithm::Zstd => {
-                            decoded = zstd::decode_all(&encoded[..]).unwrap()
+                            decoded = zstd::decode_all(&encoded[..]).unwrap();
                         }
                     }
                     assert!(decoded == content, "{spec:?}");

@@ -166,10 +166,10 @@ mod tests {
             });
             match (parsed, expected) {
                 (Ok(spec), Ok(expected)) => {
-                    assert_eq!((spec.level, spec.workers), expected, "{detail}")
+                    assert_eq!((spec.level, spec.workers), expected, "{detail}");
                 }
                 (Err(error), Err(text)) => {
-                    assert!(error.to_string().contains(text), "{detail}: {error}")
+                    assert!(error.to_string().contains(text), "{detail}: {error}");
                 }
                 (parsed, _) => panic!("{algorithm:?} {detail}: {parsed:?}"),
             }

@@ -36,6 +36,9 @@ mod tar_header;
 mod wal_segments;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use compression::CompressionSpec;
 pub use error::BackupError;
 pub(crate) use producer::{BackupEvent, BackupJob, produce};

@@ -114,7 +114,7 @@ mod tests {
 
     fn page(lsn: u32) -> Vec<u8> {
         let mut page: Vec<u8> = (0..8192_u32)
-            .map(|n| (n.wrapping_mul(31) >> 3) as u8)
+            .map(|n| n.wrapping_mul(31).to_le_bytes()[1])
             .collect();
         page[..4].fill(0);
         page[4..8].copy_from_slice(&lsn.to_le_bytes());
