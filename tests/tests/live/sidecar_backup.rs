@@ -208,8 +208,11 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
     Ok(Box::new(std::io::Cursor::new(child.stdout)))
 }
 
+/// Header and content.
+type Member = (Vec<u8>, Vec<u8>);
+
 /// Every header of an archive with the content of its member, by name, and the names in order.
-fn members(path: &Path) -> Result<(Vec<String>, BTreeMap<String, (Vec<u8>, Vec<u8>)>)> {
+fn members(path: &Path) -> Result<(Vec<String>, BTreeMap<String, Member>)> {
     let (mut names, mut all) = (Vec::new(), BTreeMap::new());
     for entry in tar::Archive::new(File::open(path)?).entries()? {
         let mut entry = entry?;
