@@ -6,7 +6,7 @@
 //! replay of the WAL makes them whole: one that vanished is left out, one that became shorter is filled with zeros, and what
 //! was added to one is not sent.
 //!
-//! A thread reads, checks and compresses; the connection's task takes what it makes ([`BackupEvent`]) over a channel of a few
+//! A thread reads, checks and compresses; the connection's task takes what it makes (`BackupEvent`) over a channel of a few
 //! pieces, so a slow client slows the reading, and memory does not grow with the directory.
 //!
 //! | module | what |
