@@ -1,6 +1,7 @@
 //! [`S3Server`]: a server of the S3 protocol on a free port of this machine, whose buckets are directories.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::program::Program;
+use crate::wait::{SHORT, wait_for_some};
 
 /// The only user, and the secret with which requests must be signed.
 const USER: (&str, &str) = ("tester", "the secret of the tester");
@@ -63,7 +65,7 @@ impl S3Server {
         let mut service = S3ServiceBuilder::new(files);
         service.set_auth(SimpleAuth::from_single(USER.0, USER.1));
         let service = service.build();
-        let listener = TcpListener::bind(self.address).context("cannot listen")?;
+        let listener = self.listener()?;
         listener.set_nonblocking(true)?;
         self.address = listener.local_addr()?;
         let runtime = Builder::new_multi_thread()
@@ -73,6 +75,20 @@ impl S3Server {
         runtime.spawn(serve(listener, service));
         self.runtime = Some(runtime);
         Ok(())
+    }
+
+    /// Listens where the server does that is stopped.
+    ///
+    /// # Errors
+    /// When the port was taken meanwhile.
+    pub fn listener(&self) -> Result<TcpListener> {
+        // A process that another test is about to start holds copies of all sockets until it is another program.
+        wait_for_some("the server's port", SHORT, || {
+            match TcpListener::bind(self.address) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
+                bound => Ok(Some(bound.context("cannot listen")?)),
+            }
+        })
     }
 
     /// Where it listens, also while it is stopped.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use thiserror::Error;
+use walstream::sync::SyncRule;
 
 /// How a sender behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct SenderConfig {
     pub wal_sender_timeout: Option<Duration>,
     /// Most connections at a time; further ones are told that there are too many.
     pub max_connections: usize,
+    /// Which standbys commits wait for at first; [`Sender::set_sync_rule`](crate::Sender::set_sync_rule) changes it.
+    pub sync_rule: SyncRule,
     /// The sender ends as if it were killed when its streams have carried this many bytes in all, wherever in a message
     /// that is: for tests and demonstrations.
     pub cut_off_after: Option<u64>,
@@ -55,6 +58,7 @@ impl SenderConfig {
             listen,
             wal_sender_timeout: Some(Duration::from_secs(60)),
             max_connections: 100,
+            sync_rule: SyncRule::Off,
             cut_off_after: None,
         }
     }

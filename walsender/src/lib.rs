@@ -38,4 +38,4 @@ pub mod source;
 pub mod standby;
 
 pub use config::{ListenAddress, ListenAddressError, SenderConfig};
-pub use sender::{Sender, SenderError};
+pub use sender::{Sender, SenderError, WaitInterrupted};

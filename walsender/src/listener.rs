@@ -1,16 +1,15 @@
 //! [`Listener`]: takes connections and gives each a task.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
 use crate::config::ListenAddress;
+use crate::connection::socket::Socket;
 use crate::connection::{self, Peer};
 use crate::sender::Shared;
 
@@ -20,21 +19,16 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// A bound socket. A unix socket's file is removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    socket: Socket,
+    socket: Bound,
     address: ListenAddress,
     /// Removed with it.
     _file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-enum Accepted {
-    Tcp(TcpStream, SocketAddr),
-    Unix(UnixStream),
 }
 
 #[derive(Debug)]
@@ -54,7 +48,7 @@ impl Listener {
                 let listener = TcpListener::bind(address).await?;
                 Ok(Self {
                     address: ListenAddress::Tcp(listener.local_addr()?),
-                    socket: Socket::Tcp(listener),
+                    socket: Bound::Tcp(listener),
                     _file: None,
                 })
             }
@@ -63,7 +57,7 @@ impl Listener {
                 let listener = UnixListener::bind(path)?;
                 Ok(Self {
                     address: address.clone(),
-                    socket: Socket::Unix(listener),
+                    socket: Bound::Unix(listener),
                     _file: Some(SocketFile(path.clone())),
                 })
             }
@@ -83,8 +77,7 @@ impl Listener {
                 () = life.ends() => break,
                 Some(_) = connections.join_next() => {}
                 accepted = self.accept() => match accepted {
-                    Ok(Accepted::Tcp(stream, address)) => begin(stream, Peer::Tcp(address), &shared, &mut connections),
-                    Ok(Accepted::Unix(stream)) => begin(stream, Peer::Local, &shared, &mut connections),
+                    Ok((socket, peer)) => begin(socket, peer, &shared, &mut connections),
                     Err(error) => {
                         tracing::warn!(address = %self.address, "cannot accept a connection: {error}");
                         tokio::time::sleep(ACCEPT_RETRY).await;
@@ -100,28 +93,28 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Accepted> {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match &self.socket {
-            Socket::Tcp(listener) => {
+            Bound::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // Small messages, such as keepalives, must not wait for large ones.
                 stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream, address))
+                Ok((Socket::Tcp(stream), Peer::Tcp(address)))
             }
-            Socket::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
+            Bound::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), Peer::Local))
+            }
         }
     }
 }
 
-fn begin<S>(stream: S, peer: Peer, shared: &Arc<Shared>, connections: &mut JoinSet<()>)
-where
-    S: AsyncRead + AsyncWrite + Send + 'static,
-{
+fn begin(socket: Socket, peer: Peer, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
     let limit = shared.config.max_connections;
     if connections.len() < limit {
-        connections.spawn(connection::serve(stream, peer, Arc::clone(shared)));
+        connections.spawn(connection::serve(socket, peer, Arc::clone(shared)));
     } else if connections.len() < limit.saturating_mul(2) {
-        connections.spawn(connection::turn_away(stream, peer));
+        connections.spawn(connection::turn_away(socket, peer));
     }
     // Even those who wait to hear that there are too many are too many: the connection is closed.
 }

@@ -109,6 +109,10 @@ impl From<SourceError> for Refusal {
         match &error {
             // What `errcode_for_file_access` makes of ENOENT.
             SourceError::SegmentRemoved { .. } => Self::error("58P01", error.to_string()),
+            // As `WALReadRaiseError` has them: data that is not there, and what the system says.
+            SourceError::Short { .. } | SourceError::Damaged { .. } => {
+                Self::error("XX001", error.to_string())
+            }
             SourceError::Unreadable { .. } => Self::error("58030", error.to_string()),
         }
     }

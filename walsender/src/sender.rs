@@ -9,6 +9,8 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use walstream::Lsn;
+use walstream::sync::{SyncRule, WaitMode};
 
 use crate::cancel::CancelKeys;
 use crate::config::{ListenAddress, ListenAddressError, SenderConfig};
@@ -28,6 +30,7 @@ pub struct Sender {
     address: ListenAddress,
     accepting: JoinHandle<()>,
     saving: JoinHandle<()>,
+    following: JoinHandle<()>,
 }
 
 /// A sender that cannot start.
@@ -50,10 +53,20 @@ pub enum SenderError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Running,
-    /// Clients are told to leave.
-    ShuttingDown,
+    /// Standbys get WAL up to this LSN and are asked to confirm it; other clients are told to leave.
+    ShuttingDown(Lsn),
     /// Every connection ends where it is, as if the process had been killed.
     CutOff,
+    /// All connections have ended.
+    Ended,
+}
+
+/// A commit whose wait was ended by the end of the sender: its WAL may or may not be on the standbys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the sender has ended before the standbys confirmed {lsn}")]
+pub struct WaitInterrupted {
+    /// What was waited for.
+    pub lsn: Lsn,
 }
 
 /// Tells when a sender ends.
@@ -106,7 +119,7 @@ impl Sender {
                 })?;
         let shared = Arc::new(Shared {
             slots,
-            standbys: Standbys::default(),
+            standbys: Standbys::new(config.sync_rule.clone(), source.flushed().borrow().lsn),
             cancel_keys: CancelKeys::default(),
             life: watch::Sender::new(Life::Running),
             stream_bytes_left: AtomicU64::new(config.cut_off_after.unwrap_or(u64::MAX)),
@@ -115,8 +128,9 @@ impl Sender {
         });
         Ok(Self {
             address: listener.address().clone(),
-            accepting: tokio::spawn(listener.run(Arc::clone(&shared))),
+            accepting: tokio::spawn(accept_until_the_end(listener, Arc::clone(&shared))),
             saving: tokio::spawn(save_slots_until_the_end(Arc::clone(&shared))),
+            following: tokio::spawn(follow_flushes(Arc::clone(&shared))),
             shared,
         })
     }
@@ -140,10 +154,51 @@ impl Sender {
         }
     }
 
-    /// What it knows of its standbys, in the order of their coming.
+    /// What it knows of its standbys, by the number of their connections.
     #[must_use]
     pub fn standbys(&self) -> Vec<StandbyStatus> {
         self.shared.standbys.list()
+    }
+
+    /// Which standbys commits wait for.
+    #[must_use]
+    pub fn sync_rule(&self) -> SyncRule {
+        self.shared.standbys.rule()
+    }
+
+    /// Changes which standbys commits wait for. Those that need not wait by the new rule go on at once.
+    pub fn set_sync_rule(&self, rule: SyncRule) {
+        self.shared.standbys.set_rule(rule);
+    }
+
+    /// Up to where commits need not wait in this mode.
+    #[must_use]
+    pub fn released_lsn(&self, mode: WaitMode) -> Lsn {
+        self.shared.standbys.released_lsn(mode)
+    }
+
+    /// Waits until WAL up to `lsn` is where `mode` says: flushed here, or written, flushed or applied by the standbys that
+    /// the rule requires. There is no time limit; dropping the future ends the wait, the WAL stays as it is.
+    ///
+    /// # Errors
+    /// [`WaitInterrupted`] when the sender ends meanwhile.
+    pub fn wait_for(
+        &self,
+        lsn: Lsn,
+        mode: WaitMode,
+    ) -> impl Future<Output = Result<(), WaitInterrupted>> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let Some(mut waiting) = shared.standbys.wait(lsn, mode) else {
+                return Ok(());
+            };
+            let mut life = shared.life();
+            tokio::select! {
+                biased;
+                released = &mut waiting.released => released.map_err(|_| WaitInterrupted { lsn }),
+                () = life.is_over() => Err(WaitInterrupted { lsn }),
+            }
+        }
     }
 
     /// Ends every connection where it is, within a message or not, as if the process had been killed; nobody can
@@ -158,21 +213,34 @@ impl Sender {
         let _ = (&mut self.accepting).await;
     }
 
-    /// Tells clients to leave and ends; a client that has not left in this time is cut off. At the end the slots are saved.
+    /// Ends: standbys get all WAL that there is and are asked to confirm it, other clients are told to leave, and nobody
+    /// can connect any more. Who is not done within `grace` is cut off, as a standby that never answers would be waited for
+    /// otherwise without end. At the end the slots are saved. Dropping the future cuts all off at once.
     pub async fn shut_down(mut self, grace: Duration) {
+        let end = self.shared.source.flushed().borrow().lsn;
         self.shared.life.send_if_modified(|life| {
             let runs = *life == Life::Running;
             if runs {
-                *life = Life::ShuttingDown;
+                *life = Life::ShuttingDown(end);
             }
             runs
         });
         if timeout(grace, self.ended()).await.is_err() {
+            for standby in self.standbys() {
+                tracing::warn!(
+                    pid = standby.pid,
+                    application_name = standby.application_name,
+                    sent_lsn = %standby.sent_lsn,
+                    flush_lsn = %standby.flush_lsn,
+                    "cut off: it has not confirmed WAL up to {end} in time"
+                );
+            }
             self.cut_off();
             self.ended().await;
         }
         // Another sender may have the slots' directory when this returns.
         let _ = (&mut self.saving).await;
+        let _ = (&mut self.following).await;
         // What the clients said last.
         save_slots(&self.shared).await;
     }
@@ -181,6 +249,27 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         self.cut_off();
+    }
+}
+
+async fn accept_until_the_end(listener: Listener, shared: Arc<Shared>) {
+    listener.run(Arc::clone(&shared)).await;
+    shared.life.send_replace(Life::Ended);
+}
+
+/// Tells those who wait how far WAL is flushed here, for as long as standbys may confirm it.
+async fn follow_flushes(shared: Arc<Shared>) {
+    let mut flushed = shared.source.flushed();
+    let mut life = shared.life();
+    loop {
+        let lsn = flushed.borrow_and_update().lsn;
+        shared.standbys.handle_local_flush(lsn);
+        tokio::select! {
+            () = life.is_over() => return,
+            changed = flushed.changed() => if changed.is_err() {
+                return;
+            },
+        }
     }
 }
 
@@ -214,14 +303,28 @@ impl LifeWatch {
         let _ = self.0.wait_for(|life| *life != Life::Running).await;
     }
 
-    /// Waits until clients are to be told to leave. When the sender is cut off they are not: whoever waits is dropped.
-    pub(crate) async fn shuts_down(&mut self) {
-        let _ = self.0.wait_for(|life| *life == Life::ShuttingDown).await;
+    /// Waits until the sender shuts down, and gives the LSN up to which WAL is still sent. When the sender is cut off nobody
+    /// is told anything: whoever waits is dropped.
+    pub(crate) async fn shuts_down(&mut self) -> Lsn {
+        loop {
+            if let Life::ShuttingDown(end) = *self.0.borrow_and_update() {
+                return end;
+            }
+            if self.0.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Waits until the sender is cut off.
     pub(crate) async fn is_cut_off(&mut self) {
         let _ = self.0.wait_for(|life| *life == Life::CutOff).await;
+    }
+
+    /// Waits until standbys cannot confirm anything any more.
+    pub(crate) async fn is_over(&mut self) {
+        let over = |life: &Life| matches!(life, Life::CutOff | Life::Ended);
+        let _ = self.0.wait_for(over).await;
     }
 }
 
@@ -234,19 +337,20 @@ impl Shared {
         self.life.send_replace(Life::CutOff);
     }
 
-    /// Counts what a stream is about to carry, and takes from it what it may not carry any more.
-    pub(crate) fn limit_stream(&self, answer: &mut Answer) {
+    /// Counts what a stream is about to carry behind the first `before` bytes of the answer, and takes from it what it may
+    /// not carry any more.
+    pub(crate) fn limit_stream(&self, answer: &mut Answer, before: u64) {
         if self.config.cut_off_after.is_none() {
             return;
         }
-        let wanted = answer.bytes.len() as u64;
+        let wanted = answer.length().saturating_sub(before);
         let take = |left: u64| Some(left.saturating_sub(wanted));
         // An update by a function that always gives a value never fails.
         let (Ok(left) | Err(left)) =
             self.stream_bytes_left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         if left < wanted {
-            answer.cut_to(usize::try_from(left).unwrap_or(usize::MAX));
+            answer.cut_to(before.saturating_add(left));
         }
     }
 }

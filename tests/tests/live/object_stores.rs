@@ -1,7 +1,6 @@
 //! WAL in an S3 server: put there by the library, read from there, while the server fails.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -136,7 +135,7 @@ fn a_store_that_is_down_is_waited_for() -> Result<()> {
     let (_server, files) = archived(&work)?;
     store.stop();
     // Nobody but a test's listener is there for the first connection, and it hangs up.
-    let listener = TcpListener::bind(store.address())?;
+    let listener = store.listener()?;
     let mut putting = archive_copy(&work, &store)?
         .args(["to", LOCATION])
         .args(&files)

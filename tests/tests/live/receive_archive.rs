@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use walstream::Lsn;
 use walstream_tests::{
-    Cluster, ClusterOptions, LONG, Receivewal, SHORT, Workdir, ensure_same_content, wait_for,
+    Cluster, ClusterOptions, LONG, Receivewal, SHORT, Workdir, ensure_same_content, file_names,
+    wait_for,
 };
 
 const NAME: &str = "pg_receivewal";
@@ -68,12 +69,17 @@ pub(crate) fn content(path: &Path) -> Result<Vec<u8>> {
 
 /// Every segment in the archive is the server's; a partial one as far as the server's WAL goes. Gives the complete ones.
 pub(crate) fn ensure_servers_own(archive: &Receivewal, server: &Cluster) -> Result<Vec<String>> {
+    ensure_servers_own_in(&archive.archive(), server)
+}
+
+/// The same of any directory.
+pub(crate) fn ensure_servers_own_in(directory: &Path, server: &Cluster) -> Result<Vec<String>> {
     let mut complete = Vec::new();
-    for name in archive.files()? {
+    for name in file_names(directory)? {
         let Some(segment) = name.get(..24).filter(|segment| !segment.contains('.')) else {
             continue;
         };
-        let ours = content(&archive.archive().join(&name))?;
+        let ours = content(&directory.join(&name))?;
         let theirs = server.wal_file(segment)?;
         if name.ends_with(".partial") {
             let end = ours
@@ -414,6 +420,6 @@ fn a_directory_that_is_given_as_a_path_with_blanks() -> Result<()> {
     let conninfo = primary.conninfo();
     ours.command(["-D", "a b", "-n", "-d", &conninfo, "-E", &end])
         .succeed(LONG)?;
-    ensure!(walstream_tests::file_names(&directory.join("a b"))?.len() == 1);
+    ensure!(file_names(&directory.join("a b"))?.len() == 1);
     Ok(())
 }

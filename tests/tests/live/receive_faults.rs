@@ -1,16 +1,19 @@
 //! `receive` and a server, or a network, that is not as it should be.
 
 use anyhow::{Result, ensure};
-use walstream::Lsn;
+use walstream::{Lsn, SegmentSize};
 use walstream_tests::{
-    ClusterOptions, FakePrimary, LONG, Receivewal, RecordedWal, Recording, SHORT, end_in_order,
-    ensure_same_output, wait_for,
+    ClusterOptions, FakePrimary, LONG, Receivewal, RecordedWal, Recording, SHORT, Signal, StopMode,
+    end_in_order, ensure_same_lines, ensure_same_output, wait_for,
 };
 
-const SEGMENT: u64 = 1 << 20;
+use crate::receive_archive::ensure_servers_own;
+
+pub(crate) const SEGMENT: u64 = 1 << 20;
+const SIZE: SegmentSize = SegmentSize::MIN;
 
 /// The recording with all that `receive` asks of a server.
-fn served(recording: &Recording) -> RecordedWal {
+pub(crate) fn served(recording: &Recording) -> RecordedWal {
     let mut wal = recording.wal.clone();
     for (name, value) in [("data_directory_mode", "0700"), ("wal_block_size", "8192")] {
         wal.system
@@ -21,7 +24,7 @@ fn served(recording: &Recording) -> RecordedWal {
 }
 
 /// An archive that begins in the segment of this position.
-fn archive_from(lsn: Lsn) -> Result<Receivewal> {
+pub(crate) fn archive_from(lsn: Lsn) -> Result<Receivewal> {
     let ours = Receivewal::ours()?;
     let first = ours
         .archive()
@@ -32,7 +35,7 @@ fn archive_from(lsn: Lsn) -> Result<Receivewal> {
 }
 
 /// What the archive holds from this position's segment on, complete segments and the partial one.
-fn held(ours: &Receivewal, from: Lsn) -> Result<Vec<u8>> {
+pub(crate) fn held(ours: &Receivewal, from: Lsn) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     for number in from.0 / SEGMENT.. {
         let name = format!("00000001{number:016X}");
@@ -218,6 +221,190 @@ fn starts_that_the_server_refuses() -> Result<()> {
     }
     ensure_same_output("timeline", (&ours, &ended[0]), (&theirs, &ended[1]))?;
     Ok(())
+}
+
+/// A slot whose position is above the archive's end does not move the start: that would leave a gap. What the slot does not
+/// keep any more may still be there; when it is not, the server's error says so.
+#[test]
+fn a_slot_above_the_end_of_the_archive() -> Result<()> {
+    let mut cluster = ClusterOptions::default()
+        .initdb_option("--wal-segsize=1")
+        .set("wal_keep_size", "1GB")
+        .set("max_wal_size", "2MB")
+        .set("min_wal_size", "2MB")
+        .start()?;
+    cluster.query("SELECT pg_create_physical_replication_slot('archive', true)")?;
+    let (ours, theirs) = (Receivewal::ours()?, Receivewal::theirs(cluster.programs())?);
+    let conninfo = cluster.conninfo();
+    let receive = |side: &Receivewal, more: &[&str]| {
+        let base = ["-D", "archive", "-nv", "-S", "archive", "-d", &conninfo];
+        side.command([&base[..], more].concat())
+    };
+    let end = || -> Result<String> { Ok(Lsn(cluster.flush_lsn()?.0 - 1).to_string()) };
+    let write =
+        || cluster.query("CREATE TABLE x AS SELECT generate_series(1, 20000); DROP TABLE x");
+    let pass_the_archives = || -> Result<()> {
+        write()?;
+        cluster
+            .query("SELECT pg_replication_slot_advance('archive', pg_current_wal_flush_lsn())")?;
+        write()?;
+        Ok(())
+    };
+    let first_end = end()?;
+    for side in [&ours, &theirs] {
+        receive(side, &["-E", &first_end]).succeed(LONG)?;
+    }
+    pass_the_archives()?;
+    let local_end = held_end(&ours)?;
+    assert_eq!(local_end, held_end(&theirs)?);
+    let slot = "SELECT restart_lsn FROM pg_replication_slots";
+    ensure!(cluster.lsn(slot)? > local_end, "not above {local_end}");
+    let last_end = end()?;
+    let mut ended = Vec::new();
+    for side in [&ours, &theirs] {
+        ended.push(receive(side, &["-E", &last_end]).succeed(LONG)?);
+    }
+    ensure_same_output("still there", (&ours, &ended[0]), (&theirs, &ended[1]))?;
+    let start = format!(
+        "starting log streaming at {} ",
+        local_end.segment_start(SIZE)
+    );
+    ensure!(ended[0].stderr.contains(&start), "{start}: {}", ended[0]);
+    assert_eq!(ours.files()?, theirs.files()?);
+    let complete = ensure_servers_own(&ours, &cluster)?;
+    ensure!(complete.len() > 1, "{complete:?}");
+
+    // Now without what lies between.
+    pass_the_archives()?;
+    let files = ours.files()?;
+    let next = files.last().and_then(|name| name.get(..24));
+    let next = next.unwrap_or_default().to_owned();
+    cluster.alter_system("wal_keep_size", "0")?;
+    wait_for("removed WAL", LONG, || {
+        cluster.query("CREATE TABLE x AS SELECT generate_series(1, 20000); DROP TABLE x")?;
+        cluster
+            .query("SELECT pg_replication_slot_advance('archive', pg_current_wal_flush_lsn())")?;
+        cluster.query("CHECKPOINT")?;
+        Ok(cluster.wal_file(&next).is_err())
+    })?;
+    let mut ended = Vec::new();
+    for side in [&ours, &theirs] {
+        ended.push(receive(side, &[]).run(SHORT)?);
+    }
+    ensure_same_output("removed", (&ours, &ended[0]), (&theirs, &ended[1]))?;
+    let words = format!("requested WAL segment {next} has already been removed");
+    ended[0].expect_failure(1, &[&words, "disconnected"])?;
+    let refused = ours
+        .own_name(["-D", "archive", "-n", "-S", "archive", "-d", &conninfo])?
+        .run(SHORT)?;
+    refused.expect_failure(5, &[&words])?;
+    assert_eq!(ours.files()?, files, "nothing was begun behind the gap");
+    Ok(())
+}
+
+/// Where the last file of an archive of plain files ends.
+fn held_end(archive: &Receivewal) -> Result<Lsn> {
+    let files = archive.files()?;
+    let last = files.last().map_or("", String::as_str);
+    let number = u64::from_str_radix(last.get(16..24).unwrap_or_default(), 16)?;
+    let bytes = std::fs::read(archive.archive().join(last))?;
+    let end = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .unwrap_or_default();
+    Ok(Lsn(number * SEGMENT + end as u64))
+}
+
+/// A primary that comes back as the standby of another: it goes on with it, onto the new timeline, as PostgreSQL's own
+/// does.
+#[test]
+fn an_upstream_that_became_a_standby() -> Result<()> {
+    let mut old = ClusterOptions::default()
+        .initdb_option("--wal-segsize=1")
+        .set("wal_keep_size", "1GB")
+        .start()?;
+    let mut new = old.standby(&[("wal_keep_size", "1GB")])?;
+    new.start()?;
+    let (ours, theirs) = (Receivewal::ours()?, Receivewal::theirs(old.programs())?);
+    let conninfo = old.conninfo();
+    let mut running = Vec::new();
+    for side in [&ours, &theirs] {
+        running.push(
+            side.command(["-D", "archive", "-v", "-d", &conninfo])
+                .start()?,
+        );
+    }
+    wait_for("two streams and a standby", LONG, || {
+        let count =
+            old.query("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")?;
+        Ok(count == "3")
+    })?;
+    old.query("CREATE TABLE t AS SELECT generate_series(1, 20000)")?;
+    // A stop in order waits until the standby has all of it.
+    old.stop(StopMode::Fast)?;
+    new.promote()?;
+    old.configure(&[
+        ("primary_conninfo", &new.conninfo()),
+        ("recovery_target_timeline", "latest"),
+    ])?;
+    old.write_file(&old.data_dir().join("standby.signal"), "")?;
+    for one in &mut running {
+        one.wait_for_output("replication stream was terminated before stop point", LONG)?;
+    }
+    old.start()?;
+    new.query("CREATE TABLE u AS SELECT generate_series(1, 60000)")?;
+    let last = new.flush_lsn()?;
+    for (side, one) in [&ours, &theirs].into_iter().zip(&mut running) {
+        one.wait_for_output("switched to timeline 2 at", LONG)?;
+        wait_for("the last of it", LONG, || Ok(held_end(side)? + 8 >= last))?;
+    }
+    let mut ended = Vec::new();
+    for one in running {
+        // Which PostgreSQL's own of 15 takes for what it is only as SIGINT.
+        let mut one = one;
+        one.signal(Signal::INT)?;
+        ended.push(one.wait(SHORT)?);
+    }
+    for one in &ended {
+        assert_eq!(one.code(), Some(0), "{one}");
+    }
+    assert_eq!(ours.files()?, theirs.files()?);
+    for name in ours.files()? {
+        let [our, their] = [&ours, &theirs].map(|side| std::fs::read(side.archive().join(&name)));
+        ensure!(our? == their?, "{name} differs");
+    }
+    let complete = ours
+        .files()?
+        .into_iter()
+        .filter(|name| name.starts_with("00000002") && name.len() == 24);
+    for name in complete {
+        ensure!(
+            new.wal_file(&name)? == std::fs::read(ours.archive().join(&name))?,
+            "{name} differs"
+        );
+    }
+    // The state of the upstream is said by the server, not guessed.
+    ensure_same_lines(&steps(&ended[1].stderr), &steps(&ended[0].stderr))
+}
+
+/// The lines that do not depend on when a connection was tried.
+fn steps(text: &str) -> String {
+    let mut lines: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            [
+                "starting log",
+                "switched to",
+                "finished segment",
+                "terminated before",
+                "interrupt",
+            ]
+            .iter()
+            .any(|part| line.contains(part))
+        })
+        .collect();
+    lines.dedup();
+    lines.join("\n")
 }
 
 /// Something that is no server, or falls silent, ends nothing for good: it says so and tries again.

@@ -304,6 +304,7 @@ fn the_own_name_reserves_wal_and_has_own_exit_codes() -> Result<()> {
         "--status-interval",
         "--slot",
         "--synchronous",
+        "--to",
         "--verbose",
         "--version",
         "--compress",

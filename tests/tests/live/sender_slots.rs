@@ -14,7 +14,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use walsender::slot::{Invalidation, PhysicalSlots};
 use walsender::source::recording::{RecordedServer, Recording};
-use walsender::source::{SourceError, SourceIdentity, StoredBackup, WalPosition, WalSource};
+use walsender::source::{
+    SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition, WalSource,
+};
 use walsender::{ListenAddress, Sender, SenderConfig};
 use walstream::{Lsn, TimelineId};
 use walstream_tests::{
@@ -312,7 +314,7 @@ impl WalSource for AsVersion {
         self.server.flushed()
     }
 
-    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<Bytes, SourceError> {
+    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<WalPiece, SourceError> {
         self.server.read(timeline, range)
     }
 

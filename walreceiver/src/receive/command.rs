@@ -1,14 +1,13 @@
 //! The command from its arguments to its exit code, and the loop around connections.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
 use rustix::fs::Mode;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use walstream::Lsn;
 
 use super::help::{help, version};
 use super::messages::{Messages, print_raw, system_error};
@@ -16,6 +15,8 @@ use super::options::{OptionError, Options, SlotAction};
 use super::receive_error::ReceiveError;
 use super::server::{self, ServerAddress, application_name, program_name};
 use super::session::Receiving;
+use super::signals::Signals;
+use super::upload::{Destination, Patience, Uploads, UploadsError};
 use crate::exit::Exit;
 use crate::run::stream::Stop;
 
@@ -178,10 +179,16 @@ async fn act(call: &Call, options: &Options, messages: &Messages) -> Result<Exit
             source,
         });
     }
+    let destination = match &options.to {
+        Some(location) if options.slot_action.is_none() => {
+            Some(Destination::open(location, &directory).map_err(ReceiveError::Uploads)?)
+        }
+        _ => None,
+    };
     let mut address = ServerAddress::new(&options.server, &application_name(&call.program))?;
     let mut connection = address.connect().await?;
     let directory_mode = server::directory_mode(&mut connection).await?;
-    let stop = stop_on_signals(options.end).map_err(ReceiveError::Signals)?;
+    let signals = Signals::new(options.end).map_err(ReceiveError::Signals)?;
     server::identify(&mut connection).await?;
     // Files get the permissions that the server's own have.
     let group = directory_mode & 0o070 == 0o050;
@@ -202,16 +209,84 @@ async fn act(call: &Call, options: &Options, messages: &Messages) -> Result<Exit
         None => {}
     }
     let major = server::check_version(&connection)?;
-    let receiving = Receiving {
+    let mut receiving = Receiving {
         dialect: server::dialect(&mut connection, major).await?,
         options,
         directory,
         system: None,
+        system_is_of: String::new(),
         messages: messages.clone(),
-        stop,
+        stop: signals.stop(),
         last: None,
+        uploads: None,
+        stored_histories: BTreeMap::new(),
+        same_histories: BTreeSet::new(),
+        left_is_queued: false,
     };
-    receive(receiving, address, connection).await
+    let Some(destination) = destination else {
+        return receive(receiving, address, connection).await;
+    };
+    let uploads = tokio::select! {
+        started = start_uploads(&destination, &mut receiving) => started?,
+        () = signals.wait_for(1) => return Ok(Exit::Success),
+    };
+    let failing = uploads.clone();
+    signals.stop_when(async move { failing.failed().await });
+    let ended = receive(receiving, address, connection).await;
+    end_uploads(&uploads, ended, &signals, messages).await
+}
+
+/// Learns what the place of `--to` holds, and gets ready to put files there.
+async fn start_uploads(
+    destination: &Destination,
+    receiving: &mut Receiving<'_>,
+) -> Result<Uploads, ReceiveError> {
+    let (segment_size, messages) = (receiving.dialect.segment_size, &receiving.messages);
+    let stored = destination.content(segment_size, messages).await?;
+    receiving.system = stored.system;
+    receiving.system_is_of = format!("WAL in {}", destination.prefix());
+    receiving.stored_histories = stored.histories;
+    let directory = receiving.directory.clone();
+    let uploads = Uploads::start(
+        destination,
+        stored.newest,
+        segment_size,
+        directory,
+        messages,
+    )?;
+    receiving.uploads = Some(uploads.clone());
+    Ok(uploads)
+}
+
+/// Waits for files that are on their way, and tells of those that are left.
+async fn end_uploads(
+    uploads: &Uploads,
+    ended: Result<Exit, ReceiveError>,
+    signals: &Signals,
+    messages: &Messages,
+) -> Result<Exit, ReceiveError> {
+    let interrupted = signals.came();
+    let is_done = !interrupted && matches!(ended, Ok(Exit::Success));
+    // The end position was reached: what was asked for is done when all of it is there.
+    let patience = if is_done {
+        Patience::WhileStored
+    } else {
+        Patience::Limited
+    };
+    let further_signal = signals.wait_for(if interrupted { 2 } else { 1 });
+    match uploads.finish(patience, further_signal).await {
+        Ok(()) => ended,
+        Err(error @ UploadsError::NotStored { .. }) if !is_done => {
+            messages.warning(&error.to_string());
+            ended
+        }
+        Err(error) => {
+            if let Err(first) = ended {
+                messages.error(&first.to_string());
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// Receives over one connection after the other.
@@ -256,28 +331,11 @@ async fn receive(
         tokio::select! {
             () = tokio::time::sleep(RECONNECT_WAIT) => {}
             Ok(_) = stop.wait_for(|stop| *stop == Stop::Now) => {
-                messages.verbose("received interrupt signal, exiting");
+                if receiving.uploads.as_ref().and_then(Uploads::failure).is_none() {
+                    messages.verbose("received interrupt signal, exiting");
+                }
                 return Ok(Exit::Success);
             }
         }
     }
-}
-
-/// Becomes [`Stop::Now`] on SIGINT or SIGTERM; before that it is the end position, if there is one.
-fn stop_on_signals(end: Option<Lsn>) -> std::io::Result<watch::Receiver<Stop>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    // WAL behind the end position has to come: the position itself may be the end of what the server has.
-    let first = end.map_or(Stop::Never, |end| Stop::At(end + 1));
-    let (sender, receiver) = watch::channel(first);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        sender.send_replace(Stop::Now);
-        // The sender must live as long as anybody may ask.
-        sender.closed().await;
-    });
-    Ok(receiver)
 }

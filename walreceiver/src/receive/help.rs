@@ -22,6 +22,8 @@ Options:
                          longest time between two reports to the server (default: 10)
   -S, --slot=SLOTNAME    replication slot that keeps the WAL on the server
       --synchronous      flush and report at once whatever has come, as a synchronous standby
+      --to=URL           put finished files there and remove them from DIR: s3://BUCKET/PREFIX, gs://, az:// or
+                         file:///DIR
   -v, --verbose          tell about each segment and each start and stop
   -V, --version          show the version, then exit
   -Z, --compress=METHOD[:DETAIL]
@@ -45,6 +47,14 @@ NAME.history tell how timelines follow each other. Receiving begins behind the l
 the slot holds WAL, else where the server is. Every record's checksum is verified before it is written; WAL that fails
 is not archived. Stop it with SIGINT or SIGTERM. With --slot or --synchronous the server is told what is on disk;
 without them it is not, and never counts this as a synchronous standby.
+
+With --to each finished file is put there while receiving goes on, read back, and then removed from DIR. Files .partial
+stay in DIR. A start looks in both places, so give --to in every run. Stores are configured by AWS_*, GOOGLE_* and
+AZURE_* in the environment. While the store takes no files they wait in DIR, which needs the room; each failure is told,
+and tried again after 1 to 60 seconds. Nothing in the store is overwritten: another file of the same name ends the
+program. The flush position that the server is told is that of DIR's disk. At the end files on their way are waited for,
+up to 60 seconds or until another signal; with --endpos for as long as the store takes them, and a file that is left
+makes it fail.
 {exit_codes}"
     )
 }

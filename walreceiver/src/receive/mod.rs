@@ -8,6 +8,7 @@
 //! - Another server than the one before, or than the one whose WAL is in the archive, is refused.
 //! - The history files of all ancestors are fetched, not only the timeline's own.
 //! - `-Z zstd`.
+//! - `--to`: finished files go to an object store or another directory, see [`upload`].
 //! - `walreceiver receive --create-slot` makes a slot that holds WAL from then on, and ends with the exit codes of
 //!   `walreceiver`; under the name `pg_receivewal` it makes the slot as PostgreSQL does, and failure is 1.
 
@@ -24,7 +25,9 @@ pub mod password_prompt;
 pub mod receive_error;
 pub mod server;
 pub mod session;
+pub mod signals;
 pub mod start_position;
+pub mod upload;
 
 pub use command::{ReceiveArgs, called_as_pg_receivewal, main};
 pub use compression::{Compression, CompressionError};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
+use walsender::source::archive::ArchiveLocation;
 use walstream::Lsn;
 
 use super::c_number::{decimal, hexadecimal, is_space};
@@ -34,6 +35,8 @@ pub struct Options {
     pub if_not_exists: bool,
     /// `--compress`.
     pub compression: Compression,
+    /// `--to`, which `pg_receivewal` does not have: where finished files are put.
+    pub to: Option<ArchiveLocation>,
     /// `--verbose`.
     pub verbose: bool,
     /// Where the server is.
@@ -115,6 +118,7 @@ enum Key {
     IfNotExists,
     Synchronous,
     NoSync,
+    To,
 }
 
 const fn long(name: &'static str, has_value: bool, key: Key) -> LongOption<Key> {
@@ -126,7 +130,7 @@ const fn long(name: &'static str, has_value: bool, key: Key) -> LongOption<Key> 
 }
 
 /// In the order in which candidates for a shortened name are listed.
-const LONG: [LongOption<Key>; 20] = [
+const LONG: [LongOption<Key>; 21] = [
     long("help", false, Key::Misplaced),
     long("version", false, Key::Misplaced),
     long("directory", true, Key::Directory),
@@ -147,6 +151,7 @@ const LONG: [LongOption<Key>; 20] = [
     long("if-not-exists", false, Key::IfNotExists),
     long("synchronous", false, Key::Synchronous),
     long("no-sync", false, Key::NoSync),
+    long("to", true, Key::To),
 ];
 
 const fn short(letter: u8, has_value: bool, key: Key) -> ShortOption<Key> {
@@ -219,6 +224,7 @@ impl Options {
                 Key::IfNotExists => options.if_not_exists = true,
                 Key::Synchronous => options.synchronous = true,
                 Key::NoSync => options.no_sync = true,
+                Key::To => options.to = Some(destination(&text())?),
             }
         }
         if let Some(other) = getopt.others().first() {
@@ -257,6 +263,10 @@ impl Options {
         if self.synchronous && self.no_sync {
             return Err(usage("cannot use --synchronous together with --no-sync"));
         }
+        // What a loss of power leaves of files that were not synced could not be told from finished ones.
+        if self.to.is_some() && self.no_sync {
+            return Err(usage("cannot use --to together with --no-sync"));
+        }
         if self.directory.is_none() && self.slot_action.is_none() {
             return Err(usage("no target directory specified"));
         }
@@ -266,6 +276,11 @@ impl Options {
 
 fn usage(text: &str) -> OptionError {
     OptionError::Usage(text.to_owned())
+}
+
+fn destination(text: &str) -> Result<ArchiveLocation, OptionError> {
+    text.parse()
+        .map_err(|error| OptionError::Value(format!("invalid value for option --to: {error}")))
 }
 
 /// The end position; 0/0 is none.
@@ -317,11 +332,12 @@ mod tests {
             "-nvwDwal",
             "-E",
             "1/2A",
-            "--no-sync",
+            "--synchronous",
             "-s5",
             "--slot=s",
             "--if-not-exists",
             "-Zlz4",
+            "--to=s3://bucket/wal",
             "-d",
             "x=y",
             "-hhost",
@@ -333,13 +349,14 @@ mod tests {
             directory: Some("wal".into()),
             end: Some(Lsn(0x1_0000_002A)),
             no_loop: true,
-            no_sync: true,
-            synchronous: false,
+            no_sync: false,
+            synchronous: true,
             status_interval: Duration::from_secs(5),
             slot: Some("s".into()),
             slot_action: None,
             if_not_exists: true,
             compression: Compression::Lz4(0),
+            to: Some("s3://bucket/wal".parse().unwrap()),
             verbose: true,
             server: ServerOptions {
                 conninfo: Some("x=y".into()),
@@ -372,6 +389,16 @@ mod tests {
                 "--create-slot needs a slot to be specified using --slot",
             ),
             (&[], "no target directory specified"),
+            (&["--to", "s3://b"], "no target directory specified"),
+            (
+                &["-D", "x", "--to", "s3://b", "--no-sync"],
+                "cannot use --to together with --no-sync",
+            ),
+            (
+                &["-D", "x", "--to", "s3://"],
+                "invalid value for option --to: \"s3://\": expected a bucket or container after s3://, as in \
+                 s3://bucket/prefix",
+            ),
             (
                 &["x", "y"],
                 "too many command-line arguments (first is \"x\")",
@@ -379,6 +406,7 @@ mod tests {
         ] {
             assert_eq!(parse(arguments).unwrap_err().to_string(), expected);
         }
-        assert_eq!(parse(&["-D", "x", "-E", "0/0"]).unwrap().end, None);
+        let options = parse(&["-D", "x", "-E", "0/0", "--no-sync"]).unwrap();
+        assert_eq!((options.end, options.no_sync), (None, true));
     }
 }

@@ -11,7 +11,8 @@ use super::archive_sink::ArchiveError;
 use super::help::newest_server;
 use super::libpq_text::{connect_error, connection_error};
 use super::messages::system_error;
-use crate::connection::{ConnInfoError, ConnectError, ConnectionError};
+use super::upload::UploadsError;
+use crate::connection::{ConnInfoError, ConnectError, ConnectionError, ServerError};
 use crate::exit::Exit;
 use crate::run::stream_error::StreamError;
 
@@ -133,7 +134,7 @@ pub enum ReceiveError {
     ServerEnded,
     /// The server ended the stream with an error.
     #[error("unexpected termination of replication stream: {0}")]
-    Terminated(String),
+    Terminated(Box<ServerError>),
     /// The connection was lost.
     #[error("could not receive data from WAL stream: {}", connection_error(.0))]
     Lost(ConnectionError),
@@ -154,6 +155,9 @@ pub enum ReceiveError {
     /// WAL could not be kept.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// Finished files do not get to where `--to` says.
+    #[error(transparent)]
+    Uploads(#[from] UploadsError),
     /// Signals cannot be handled.
     #[error("could not set up signal handling: {}", system_error(.0))]
     Signals(io::Error),
@@ -172,6 +176,7 @@ impl ReceiveError {
             | Self::Directory { .. }
             | Self::Decompress { .. }
             | Self::OtherSystem { .. }
+            | Self::Uploads(_)
             | Self::Signals(_) => true,
             Self::Archive(error) => error.is_fatal(),
             _ => false,
@@ -192,9 +197,12 @@ impl ReceiveError {
             Self::Setting { .. } | Self::Version { .. } | Self::NoSlot { .. } => Exit::Unavailable,
             Self::Directory { .. } => Exit::LocalStorage,
             Self::OtherSystem { .. } | Self::NoTimeline { .. } => Exit::WrongSystem,
-            Self::ServerEnded | Self::Terminated(_) | Self::Lost(_) => Exit::Unreachable,
+            // What it says first in the stream is often about its start: removed WAL, a lost slot.
+            Self::Terminated(error) => error.exit(),
+            Self::ServerEnded | Self::Lost(_) => Exit::Unreachable,
             Self::Stream(error) => error.exit(),
             Self::Archive(error) => error.exit(),
+            Self::Uploads(error) => error.exit(),
             Self::Signals(_) => Exit::Failure,
         }
     }

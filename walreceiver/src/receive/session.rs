@@ -1,5 +1,6 @@
 //! One connection's life: where receiving begins, and its streams of WAL through however many timelines.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -19,7 +20,8 @@ use super::messages::Messages;
 use super::options::Options;
 use super::receive_error::ReceiveError;
 use super::server;
-use super::start_position::{StartPosition, newest_segment};
+use super::start_position::{Newest, StartPosition, local_segments, start_of};
+use super::upload::{Uploads, UploadsError, left_files};
 use crate::connection::{Connection, ConnectionError};
 use crate::mirror::durable::FileError;
 use crate::mirror::flushed::TimelinePosition;
@@ -41,12 +43,22 @@ pub struct Receiving<'a> {
     pub dialect: Dialect,
     /// The server, once it said who it is.
     pub system: Option<SystemIdentifier>,
+    /// What is of that system, for messages.
+    pub system_is_of: String,
     /// Says what happens.
     pub messages: Messages,
     /// When to end.
     pub stop: watch::Receiver<Stop>,
     /// Where the last stream was, for the message about a new timeline.
     pub last: Option<StartPosition>,
+    /// Where finished files are put, if not only in the directory.
+    pub uploads: Option<Uploads>,
+    /// History files that need not be fetched, nor be in the directory, because they are where files are put.
+    pub stored_histories: BTreeMap<TimelineId, Vec<u8>>,
+    /// Timelines of which the server's history file is known to be the archive's.
+    pub same_histories: BTreeSet<TimelineId>,
+    /// What an earlier run left in the directory is on its way.
+    pub left_is_queued: bool,
 }
 
 impl Receiving<'_> {
@@ -74,7 +86,7 @@ impl Receiving<'_> {
                 _ => ArchiveSync::AtSegmentEnd,
             },
         };
-        let start = match self.local_start(&archive, identity.system_identifier)? {
+        let start = match self.archive_start(&archive, identity.system_identifier)? {
             Some(start) => start,
             None => self
                 .slot_start(&mut connection)
@@ -106,38 +118,41 @@ impl Receiving<'_> {
     fn check_system(&mut self, found: SystemIdentifier) -> Result<(), ReceiveError> {
         match self.system.replace(found) {
             Some(expected) if expected != found => Err(ReceiveError::OtherSystem {
-                what: "what was received before".to_owned(),
+                what: std::mem::take(&mut self.system_is_of),
                 expected,
                 found,
             }),
-            _ => Ok(()),
+            _ => {
+                "what was received before".clone_into(&mut self.system_is_of);
+                Ok(())
+            }
         }
     }
 
-    /// Where the archive says that receiving begins.
-    fn local_start(
-        &self,
+    /// Where the archive says that receiving begins: its directory, and the place that finished files are moved to.
+    fn archive_start(
+        &mut self,
         archive: &Archive<ArchiveDisk>,
         system: SystemIdentifier,
     ) -> Result<Option<StartPosition>, ReceiveError> {
-        let Some(newest) = newest_segment(archive, &self.messages)? else {
-            return Ok(None);
-        };
-        match newest.system_identifier(archive) {
-            // A file that is all zeros yet says nothing.
-            Some(expected) if expected != system && expected.0 != 0 => {
-                return Err(ReceiveError::OtherSystem {
-                    what: archive.path.join(newest.file_name).display().to_string(),
-                    expected,
-                    found: system,
-                });
-            }
-            _ => {}
+        let held = self.uploads.as_ref().map(Uploads::hold_removals);
+        let local = local_segments(archive, &self.messages)?;
+        if let Some(newest) = &local.newest {
+            check_archive_system(archive, newest, system)?;
         }
-        Ok(Some(StartPosition {
-            lsn: newest.start_lsn(archive.segment_size),
-            timeline: newest.segment.timeline,
-        }))
+        let stored = self.uploads.as_ref().and_then(Uploads::newest);
+        drop(held);
+        if let Some(uploads) = self.uploads.as_ref().filter(|_| !self.left_is_queued) {
+            for file in left_files(archive, &local, system)? {
+                uploads.add_file(file);
+            }
+            self.left_is_queued = true;
+        }
+        Ok(start_of(
+            local.newest.as_ref(),
+            stored,
+            archive.segment_size,
+        ))
     }
 
     /// Where the slot says that receiving begins.
@@ -158,13 +173,16 @@ impl Receiving<'_> {
     }
 
     fn finished_files(&self) -> Box<dyn FinishedFiles> {
-        let messages = self.messages.clone();
+        let (messages, uploads) = (self.messages.clone(), self.uploads.clone());
         Box::new(move |file: FinishedFile| {
             if let Some(end) = file.end_lsn {
                 messages.verbose(&format!(
                     "finished segment at {end} (timeline {})",
                     file.timeline
                 ));
+            }
+            if let Some(uploads) = &uploads {
+                uploads.add(file.path);
             }
         })
     }
@@ -178,7 +196,7 @@ impl Receiving<'_> {
     ) -> Result<(), ReceiveError> {
         let mut timeline = start.timeline;
         loop {
-            keep_histories(connection, sink, timeline).await?;
+            self.keep_histories(connection, sink, timeline).await?;
             if self.is_to_stop(sink.position(), timeline) {
                 return Ok(());
             }
@@ -192,6 +210,68 @@ impl Receiving<'_> {
                 }
             }
         }
+    }
+
+    /// Fetches the history file of a timeline and of each of its ancestors that the archive lacks.
+    async fn keep_histories(
+        &mut self,
+        connection: &mut Connection,
+        sink: &mut ArchiveSink<ArchiveDisk>,
+        timeline: TimelineId,
+    ) -> Result<(), ReceiveError> {
+        if timeline.0 <= 1 {
+            return Ok(());
+        }
+        // Without it a server can still recover to the end of another timeline.
+        let Some(content) = self.keep_history(connection, sink, timeline).await? else {
+            return Ok(());
+        };
+        let Ok(history) = TimelineHistory::parse(timeline, &content) else {
+            return Ok(());
+        };
+        for ancestor in history.ancestors() {
+            if ancestor.timeline.0 > 1 {
+                self.keep_history(connection, sink, ancestor.timeline)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The content of a timeline's history file, which is fetched if the archive lacks it. `None` if nobody has it.
+    async fn keep_history(
+        &mut self,
+        connection: &mut Connection,
+        sink: &mut ArchiveSink<ArchiveDisk>,
+        timeline: TimelineId,
+    ) -> Result<Option<Vec<u8>>, ReceiveError> {
+        if let Some(content) = self.stored_histories.get(&timeline).cloned() {
+            if !self.same_histories.contains(&timeline) {
+                let theirs = server::history_file(connection, timeline).await?;
+                if theirs.is_some_and(|theirs| theirs != content) {
+                    return Err(UploadsError::OtherHistory { timeline }.into());
+                }
+                self.same_histories.insert(timeline);
+            }
+            return Ok(Some(content));
+        }
+        let content = match local_history(sink.archive(), timeline) {
+            Some(content) => content,
+            None => {
+                let Some(content) = server::history_file(connection, timeline).await? else {
+                    return Ok(None);
+                };
+                sink.write_history_file(timeline, Bytes::from(content.clone()))
+                    .await
+                    .map_err(sink_error)?;
+                content
+            }
+        };
+        // It leaves the directory, and is asked for again after each connection.
+        if self.uploads.is_some() {
+            self.stored_histories.insert(timeline, content.clone());
+        }
+        Ok(Some(content))
     }
 
     /// Streams one timeline. Gives the next, or `None` when it was to stop.
@@ -267,7 +347,7 @@ impl Receiving<'_> {
             }
             StreamError::Connection(ConnectionError::Server(error)) => {
                 self.leave_segment(sink)?;
-                ReceiveError::Terminated(error.to_string())
+                ReceiveError::Terminated(error)
             }
             StreamError::Connection(error) => ReceiveError::Lost(error),
             StreamError::BadWal { source, valid_end } => {
@@ -306,7 +386,9 @@ impl Receiving<'_> {
         }
         self.last = Some(StartPosition { lsn, timeline });
         let interrupted = *self.stop.borrow() == Stop::Now;
-        if interrupted {
+        // What else may end it says so itself.
+        let failure = self.uploads.as_ref().and_then(Uploads::failure);
+        if interrupted && failure.is_none() {
             self.messages.verbose("received interrupt signal, exiting");
         }
         interrupted
@@ -332,46 +414,21 @@ impl Receiving<'_> {
     }
 }
 
-/// Fetches the history file of a timeline and of each of its ancestors that the archive lacks.
-async fn keep_histories(
-    connection: &mut Connection,
-    sink: &mut ArchiveSink<ArchiveDisk>,
-    timeline: TimelineId,
+/// Refuses a server of another system than the archive's newest segment.
+fn check_archive_system(
+    archive: &Archive<ArchiveDisk>,
+    newest: &Newest,
+    system: SystemIdentifier,
 ) -> Result<(), ReceiveError> {
-    if timeline.0 <= 1 {
-        return Ok(());
+    match newest.system_identifier(archive) {
+        // A file that is all zeros yet says nothing.
+        Some(expected) if expected != system && expected.0 != 0 => Err(ReceiveError::OtherSystem {
+            what: archive.path.join(&newest.file_name).display().to_string(),
+            expected,
+            found: system,
+        }),
+        _ => Ok(()),
     }
-    let content = match local_history(sink.archive(), timeline) {
-        Some(content) => content,
-        None => match fetch_history(connection, sink, timeline).await? {
-            Some(content) => content,
-            // Without it a server can still recover to the end of another timeline.
-            None => return Ok(()),
-        },
-    };
-    let Ok(history) = TimelineHistory::parse(timeline, &content) else {
-        return Ok(());
-    };
-    for ancestor in history.ancestors() {
-        if ancestor.timeline.0 > 1 && local_history(sink.archive(), ancestor.timeline).is_none() {
-            fetch_history(connection, sink, ancestor.timeline).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn fetch_history(
-    connection: &mut Connection,
-    sink: &mut ArchiveSink<ArchiveDisk>,
-    timeline: TimelineId,
-) -> Result<Option<Vec<u8>>, ReceiveError> {
-    let Some(content) = server::history_file(connection, timeline).await? else {
-        return Ok(None);
-    };
-    sink.write_history_file(timeline, Bytes::from(content.clone()))
-        .await
-        .map_err(sink_error)?;
-    Ok(Some(content))
 }
 
 /// The content of a history file in the archive, however it is compressed.

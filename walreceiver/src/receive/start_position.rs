@@ -67,19 +67,42 @@ struct Candidate {
     is_partial: bool,
 }
 
-/// Finds the highest segment; `None` where there is none.
+/// What an archive's directory holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalSegments {
+    /// The highest segment; `None` where there is none.
+    pub newest: Option<Newest>,
+    /// Those that are complete by name and size, in no order.
+    pub complete: Vec<CompleteSegment>,
+}
+
+/// A segment that is complete by its file's name and size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompleteSegment {
+    /// Which segment.
+    pub segment: SegmentName,
+    /// The file's name.
+    pub file_name: String,
+    /// How it is compressed; the level means nothing.
+    pub compression: Compression,
+}
+
+/// Looks through an archive's directory.
 ///
 /// # Errors
 /// [`ReceiveError::Directory`] and [`ReceiveError::Decompress`].
-pub fn newest_segment<S: Storage>(
+pub fn local_segments<S: Storage>(
     archive: &Archive<S>,
     messages: &Messages,
-) -> Result<Option<Newest>, ReceiveError> {
+) -> Result<LocalSegments, ReceiveError> {
     let names = archive
         .storage
         .list(&archive.path)
         .map_err(|source| failed("open directory", &archive.path, source))?;
-    let mut newest: Option<Newest> = None;
+    let LocalSegments {
+        mut newest,
+        mut complete,
+    } = LocalSegments::default();
     for name in names {
         let Some((name, candidate)) = parse(&name, archive.segment_size) else {
             continue;
@@ -87,9 +110,13 @@ pub fn newest_segment<S: Storage>(
         if !candidate.is_partial && !is_whole(archive, name, candidate.compression, messages)? {
             continue;
         }
-        let rank = |segment: SegmentName, is_partial: bool| {
-            (segment.number, segment.timeline, !is_partial)
-        };
+        if !candidate.is_partial {
+            complete.push(CompleteSegment {
+                segment: candidate.segment,
+                file_name: name.to_owned(),
+                compression: candidate.compression,
+            });
+        }
         let found = rank(candidate.segment, candidate.is_partial);
         let is_newer = newest
             .as_ref()
@@ -103,7 +130,12 @@ pub fn newest_segment<S: Storage>(
             });
         }
     }
-    Ok(newest)
+    Ok(LocalSegments { newest, complete })
+}
+
+/// What makes one file the higher: its segment, then its timeline, then being complete.
+fn rank(segment: SegmentName, is_partial: bool) -> (SegmentNumber, TimelineId, bool) {
+    (segment.number, segment.timeline, !is_partial)
 }
 
 fn parse(name: &OsString, segment_size: SegmentSize) -> Option<(&str, Candidate)> {
@@ -224,6 +256,29 @@ fn failed(operation: &'static str, file: &Path, source: io::Error) -> ReceiveErr
     }
 }
 
+/// Where receiving begins by what the directory holds, and what a store does that complete segments are moved to: the
+/// higher of the two counts. `None` where neither holds anything.
+#[must_use]
+pub fn start_of(
+    local: Option<&Newest>,
+    stored: Option<SegmentName>,
+    segment_size: SegmentSize,
+) -> Option<StartPosition> {
+    let is_higher = |stored: &SegmentName| {
+        local.is_none_or(|local| rank(*stored, false) > rank(local.segment, local.is_partial))
+    };
+    if let Some(stored) = stored.filter(is_higher) {
+        return Some(StartPosition {
+            lsn: stored.next().start_lsn(segment_size).unwrap_or(Lsn::MAX),
+            timeline: stored.timeline,
+        });
+    }
+    local.map(|local| StartPosition {
+        lsn: local.start_lsn(segment_size),
+        timeline: local.segment.timeline,
+    })
+}
+
 /// Where receiving begins and on which timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartPosition {
@@ -231,4 +286,45 @@ pub struct StartPosition {
     pub lsn: Lsn,
     /// The timeline.
     pub timeline: TimelineId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_higher_of_directory_and_store_counts() {
+        let size = SegmentSize::DEFAULT;
+        let segment = |timeline, number| SegmentName {
+            timeline: TimelineId(timeline),
+            number: SegmentNumber(number),
+        };
+        let local = |timeline, number, is_partial| Newest {
+            segment: segment(timeline, number),
+            is_partial,
+            file_name: String::new(),
+            compression: Compression::None,
+        };
+        let start = |timeline, number: u64| {
+            Some(StartPosition {
+                lsn: Lsn(number << 24),
+                timeline: TimelineId(timeline),
+            })
+        };
+        for (local, stored, expected) in [
+            (None, None, None),
+            (Some(local(1, 5, false)), None, start(1, 6)),
+            (Some(local(1, 5, true)), None, start(1, 5)),
+            (None, Some(segment(1, 5)), start(1, 6)),
+            (Some(local(1, 6, true)), Some(segment(1, 5)), start(1, 6)),
+            (Some(local(1, 5, true)), Some(segment(1, 5)), start(1, 6)),
+            (Some(local(1, 4, false)), Some(segment(1, 5)), start(1, 6)),
+            (Some(local(1, 7, false)), Some(segment(1, 5)), start(1, 8)),
+            // A partial segment of the timeline that was left is not gone back to.
+            (Some(local(1, 5, true)), Some(segment(2, 5)), start(2, 6)),
+            (Some(local(2, 5, true)), Some(segment(1, 5)), start(2, 5)),
+        ] {
+            assert_eq!(start_of(local.as_ref(), stored, size), expected);
+        }
+    }
 }

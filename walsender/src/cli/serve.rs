@@ -5,29 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{ArgGroup, Args};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use walsender::primary::DEFAULT_SLOT;
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
+use walsender::source::archive::ArchiveLocation;
 use walsender::source::recording::{RecordedServer, Recording};
+use walsender::source::served_archive::{ServeOptions, ServedArchive};
 use walsender::{ListenAddress, Sender, SenderConfig};
+use walstream::sync::{StandbyNames, SyncRule};
 
 use super::serve_primary;
 
-/// How long clients may take to leave at the end.
-pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-
-/// Serves WAL to standbys, pg_basebackup, pg_receivewal and walreceiver
+/// Serves WAL to PostgreSQL standbys, pg_basebackup, pg_receivewal and walreceiver
 ///
-/// The source is a running PostgreSQL on this machine, or a recording: a base backup and the WAL that followed it. Clients of
-/// this machine are trusted, others cannot connect.
+/// Clients of this machine are trusted, others cannot connect. SIGTERM or SIGINT ends it: standbys get all WAL that
+/// there is, and are waited for until they have confirmed it; a second signal ends it at once.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("source").required(true).args(["data_dir", "recording"])))]
 pub(super) struct ServeArgs {
-    /// Data directory of a running PostgreSQL: its WAL is served, and base backups of it
-    #[arg(long, value_name = "DIR", requires = "primary")]
-    pub(super) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// How to connect to that server as a superuser, such as 'host=/run/postgresql user=postgres'; a password may also
     /// come from PGPASSWORD or ~/.pgpass
     #[arg(long, value_name = "CONNINFO", requires = "data_dir")]
@@ -35,9 +33,6 @@ pub(super) struct ServeArgs {
     /// The replication slot on that server which keeps WAL there, made where it is missing
     #[arg(long, value_name = "NAME", requires = "data_dir", default_value = DEFAULT_SLOT)]
     pub(super) primary_slot: String,
-    /// A recording: a tar archive compressed with zstd
-    #[arg(long, value_name = "FILE")]
-    recording: Option<PathBuf>,
     /// Where to listen: a loopback address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose
     /// name must be .s.PGSQL.PORT for PostgreSQL's clients
     #[arg(long, value_name = "ADDR")]
@@ -46,46 +41,124 @@ pub(super) struct ServeArgs {
     /// the process
     #[arg(long, value_name = "DIR")]
     pub(super) slots: Option<PathBuf>,
+    /// Which standbys are synchronous, as the setting of this name in PostgreSQL: FIRST 1 (a, b), ANY 2 (a, b, c), *
+    #[arg(long, value_name = "NAMES", default_value = "", value_parser = StandbyNames::parse)]
+    pub(super) synchronous_standby_names: SynchronousNames,
+    /// Seconds after which a standby that says nothing is taken for dead; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(super) wal_sender_timeout: u64,
+    /// Seconds that standbys have to confirm the last WAL when the sender is to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(super) shutdown_timeout: u64,
+}
+
+/// `None` for none, which is how the empty text is read.
+pub(super) type SynchronousNames = Option<StandbyNames>;
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct SourceArgs {
+    /// Data directory of a running PostgreSQL: its WAL is served, and base backups of it
+    #[arg(long, value_name = "DIR", requires = "primary")]
+    data_dir: Option<PathBuf>,
+    /// WAL segments as `walreceiver receive`, pg_receivewal or archive_command leave them, plain or compressed, of any
+    /// number of timelines: a directory, or s3://BUCKET/PREFIX and the like. What is added is served, too
+    #[arg(long, value_name = "DIR|URL")]
+    archive: Option<ArchiveLocation>,
+    /// A recorded server, with its base backup: a tar archive compressed with zstd
+    #[arg(long, value_name = "FILE")]
+    recording: Option<PathBuf>,
 }
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    match &args.recording {
-        Some(recording) => serve_recording(recording.clone(), args.listen, args.slots).await,
-        None => serve_primary::run(args).await,
+    if let Some(data_dir) = args.source.data_dir.clone() {
+        return serve_primary::run(data_dir, args).await;
     }
-}
-
-async fn serve_recording(
-    recording: PathBuf,
-    listen: ListenAddress,
-    slots: Option<PathBuf>,
-) -> anyhow::Result<()> {
-    let (server, slots) = tokio::task::spawn_blocking(move || {
-        let server = RecordedServer::at_end(Recording::open(&recording)?);
-        let slots = open_slots(slots, &server)?;
-        anyhow::Ok((Arc::new(server), slots))
+    let (source, slots) = (args.source, args.slots);
+    let (source, slots) = tokio::task::spawn_blocking(move || {
+        let source = source.open()?;
+        let slots = open_slots(slots, &*source)?;
+        anyhow::Ok((source, slots))
     })
     .await
-    .context("cannot load the recording")??;
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
+    .context("cannot open the source")??;
+    let mut signals = Signals::new()?;
+    let config = sender_config(
+        args.listen,
+        args.wal_sender_timeout,
+        args.synchronous_standby_names,
     );
-    let end = server.recording().wal_end();
-    let sender = Sender::start_with_slots(SenderConfig::new(listen), server, slots).await?;
+    let end = *source.flushed().borrow();
+    let sender = Sender::start_with_slots(config, source, slots).await?;
     println!(
         "listening, WAL ends at {} on timeline {}; connect with: {} user=postgres",
         end.lsn,
         end.timeline,
         sender.conninfo()
     );
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    sender.shut_down(SHUTDOWN_GRACE).await;
+    signals.next().await;
+    shut_down(sender, args.shutdown_timeout, &mut signals).await;
     Ok(())
+}
+
+/// Ends the sender; at once with the next signal.
+pub(super) async fn shut_down(sender: Sender, timeout_s: u64, signals: &mut Signals) {
+    tracing::info!("shutting down: standbys get what they lack");
+    tokio::select! {
+        () = sender.shut_down(Duration::from_secs(timeout_s)) => {}
+        () = signals.next() => tracing::warn!("ending at once"),
+    }
+}
+
+pub(super) fn sender_config(
+    listen: ListenAddress,
+    wal_sender_timeout_s: u64,
+    synchronous: SynchronousNames,
+) -> SenderConfig {
+    let mut config = SenderConfig::new(listen);
+    config.wal_sender_timeout = Some(wal_sender_timeout_s)
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs);
+    config.sync_rule = SyncRule::from(synchronous);
+    config
+}
+
+impl SourceArgs {
+    fn open(self) -> anyhow::Result<Arc<dyn WalSource>> {
+        match (self.archive, self.recording) {
+            (Some(archive), _) => {
+                let options = ServeOptions::default();
+                Ok(Arc::new(ServedArchive::open(&archive, options)?))
+            }
+            (None, Some(recording)) => Ok(Arc::new(RecordedServer::at_end(Recording::open(
+                &recording,
+            )?))),
+            (None, None) => anyhow::bail!("a source is missing"),
+        }
+    }
+}
+
+/// SIGINT and SIGTERM.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// The slots of the directory, or none yet, in memory.

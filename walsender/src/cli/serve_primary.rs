@@ -1,43 +1,40 @@
 //! `walsender serve --data-dir --primary`: beside a running PostgreSQL.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use walsender::Sender;
 use walsender::primary::{Primary, PrimaryConfig, parse_conninfo};
 use walsender::source::WalSource;
-use walsender::{Sender, SenderConfig};
 
-use super::serve::{SHUTDOWN_GRACE, ServeArgs, open_slots};
+use super::serve::{ServeArgs, Signals, open_slots, sender_config, shut_down};
 
 /// Serves until SIGINT or SIGTERM, or until the server must not be served any more.
-pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let (data_directory, conninfo) = args
-        .data_dir
-        .zip(args.primary)
-        .context("--data-dir and --primary are needed")?;
+pub(super) async fn run(data_directory: PathBuf, args: ServeArgs) -> anyhow::Result<()> {
+    let conninfo = args.primary.context("--primary is needed")?;
     let config = PrimaryConfig {
         data_directory,
         conninfo: parse_conninfo(&conninfo, |name| std::env::var(name).ok())?,
         slot: args.primary_slot,
     };
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let mut signals = Signals::new()?;
     let primary = tokio::select! {
         started = Primary::start(config) => Arc::new(started?),
-        _ = interrupt.recv() => return Ok(()),
-        _ = terminate.recv() => return Ok(()),
+        () = signals.next() => return Ok(()),
     };
     let slots = {
         let (directory, primary) = (args.slots, Arc::clone(&primary));
         tokio::task::spawn_blocking(move || open_slots(directory, &*primary)).await??
     };
+    let config = sender_config(
+        args.listen,
+        args.wal_sender_timeout,
+        args.synchronous_standby_names,
+    );
     let position = *primary.flushed().borrow();
     let source = Arc::<Primary>::clone(&primary);
-    let sender =
-        Sender::start_with_slots(SenderConfig::new(args.listen), source, slots.clone()).await?;
+    let sender = Sender::start_with_slots(config, source, slots.clone()).await?;
     println!(
         "listening beside \"{}\", WAL is flushed to {} on timeline {}; connect with: {} user=postgres",
         primary.data_directory().display(),
@@ -46,11 +43,10 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         sender.conninfo()
     );
     let ended = tokio::select! {
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+        () = signals.next() => Ok(()),
         error = primary.ended() => Err(error.into()),
         () = primary.keep_wal_for(&sender, &slots) => Ok(()),
     };
-    sender.shut_down(SHUTDOWN_GRACE).await;
+    shut_down(sender, args.shutdown_timeout, &mut signals).await;
     ended
 }

@@ -7,7 +7,6 @@ mod show;
 mod start_replication;
 mod timeline_history;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use walstream::TimelineId;
 use walstream::protocol::command::Command;
 use walstream::timeline::TimelineHistory;
@@ -20,8 +19,8 @@ use crate::source::WalSource;
 ///
 /// # Source
 /// `exec_replication_command` in `src/backend/replication/walsender.c`.
-pub(crate) async fn run<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+pub(crate) async fn run(
+    client: &mut Client,
     session: &Session,
     command: Command,
 ) -> Result<(), Interruption> {

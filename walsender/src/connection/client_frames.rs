@@ -2,7 +2,10 @@
 //!
 //! Any bytes may come: a length that no message has ends the connection before memory is spent on it.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
@@ -33,59 +36,81 @@ pub(crate) enum FrameError {
     Protocol(#[from] ProtocolError),
 }
 
-/// Reads and cuts messages. Every method may be dropped while it waits and called again: nothing is lost.
-#[derive(Debug)]
-pub(crate) struct ClientFrames<R> {
-    reader: R,
+/// Cuts messages from what it is given a reader to read. Every method may be dropped while it waits and called again:
+/// nothing is lost.
+#[derive(Debug, Default)]
+pub(crate) struct ClientFrames {
     buffer: BytesMut,
 }
 
-impl<R: AsyncRead + Unpin> ClientFrames<R> {
-    pub(crate) fn new(reader: R) -> Self {
-        Self {
-            reader,
-            buffer: BytesMut::new(),
-        }
+impl ClientFrames {
+    /// Whether nothing was read that belongs to a message which is not whole yet, or was not asked for.
+    #[allow(
+        dead_code,
+        reason = "what comes before TLS begins must not count after it"
+    )]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
     }
 
     /// The next message without a tag, whole; `None` when the client has closed the connection.
-    pub(crate) async fn startup_request(&mut self) -> Result<Option<Bytes>, FrameError> {
+    pub(crate) async fn startup_request(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+    ) -> Result<Option<Bytes>, FrameError> {
         loop {
             if let Some((_, length)) = StartupRequest::parse(&self.buffer)? {
                 return Ok(Some(self.buffer.split_to(length).freeze()));
             }
-            if !self.read_more().await? {
+            if !poll_fn(|cx| self.poll_read_more(cx, reader)).await? {
                 return Ok(None);
             }
         }
     }
 
     /// The next message; `None` when the client has closed the connection between two.
-    pub(crate) async fn next(&mut self) -> Result<Option<ClientFrame>, FrameError> {
+    pub(crate) async fn next(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+    ) -> Result<Option<ClientFrame>, FrameError> {
+        poll_fn(|cx| self.poll_next(cx, reader)).await
+    }
+
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<Result<Option<ClientFrame>, FrameError>> {
         loop {
             if let Some(header) = FrameHeader::parse(&self.buffer, max_length)?
                 && self.buffer.len() >= header.total_len()
             {
                 let mut frame = self.buffer.split_to(header.total_len()).freeze();
-                return Ok(Some(ClientFrame {
+                return Poll::Ready(Ok(Some(ClientFrame {
                     tag: header.tag,
                     content: frame.split_off(FrameHeader::LEN),
-                }));
+                })));
             }
-            if !self.read_more().await? {
-                return Ok(None);
+            if !ready!(self.poll_read_more(cx, reader))? {
+                return Poll::Ready(Ok(None));
             }
         }
     }
 
     /// False when the client has closed the connection between two messages.
-    async fn read_more(&mut self) -> Result<bool, FrameError> {
+    fn poll_read_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<Result<bool, FrameError>> {
         self.buffer.reserve(READ_SIZE);
-        match self.reader.read_buf(&mut self.buffer).await? {
-            0 if self.buffer.is_empty() => Ok(false),
-            0 => Err(FrameError::ClosedWithin),
-            _ => Ok(true),
-        }
+        Poll::Ready(
+            match ready!(pin!(reader.read_buf(&mut self.buffer)).poll(cx))? {
+                0 if self.buffer.is_empty() => Ok(false),
+                0 => Err(FrameError::ClosedWithin),
+                _ => Ok(true),
+            },
+        )
     }
 }
 
@@ -103,32 +128,33 @@ mod tests {
 
     use super::*;
 
-    async fn frames(bytes: &[u8]) -> ClientFrames<tokio::io::DuplexStream> {
+    /// What a client sends that goes on to live.
+    async fn sent(bytes: &[u8]) -> (tokio::io::DuplexStream, tokio::io::DuplexStream) {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         client.write_all(bytes).await.unwrap();
-        ClientFrames::new(server)
+        (client, server)
     }
 
     #[tokio::test]
     async fn messages_are_cut_wherever_they_are_split() {
-        let (mut client, server) = tokio::io::duplex(1);
+        let (mut client, mut server) = tokio::io::duplex(1);
         let writer = tokio::spawn(async move {
             client
                 .write_all(b"\0\0\0\x08\x04\xd2\x16\x2fQ\0\0\0\x06x\0X\0\0\0\x04")
                 .await
                 .unwrap();
         });
-        let mut frames = ClientFrames::new(server);
-        let request = frames.startup_request().await.unwrap().unwrap();
+        let mut frames = ClientFrames::default();
+        let request = frames.startup_request(&mut server).await.unwrap().unwrap();
         assert_eq!(
             StartupRequest::parse(&request),
             Ok(Some((StartupRequest::Ssl, 8)))
         );
-        let query = frames.next().await.unwrap().unwrap();
+        let query = frames.next(&mut server).await.unwrap().unwrap();
         assert_eq!((query.tag, &query.content[..]), (b'Q', &b"x\0"[..]));
-        let terminate = frames.next().await.unwrap().unwrap();
+        let terminate = frames.next(&mut server).await.unwrap().unwrap();
         assert_eq!((terminate.tag, terminate.content.len()), (b'X', 0));
-        assert_eq!(frames.next().await.unwrap(), None);
+        assert_eq!(frames.next(&mut server).await.unwrap(), None);
         writer.await.unwrap();
     }
 
@@ -138,23 +164,23 @@ mod tests {
         for length in [i32::MIN, -1, 0, 3, (1 << 20) + 1, i32::MAX] {
             let mut bytes = b"d".to_vec();
             bytes.extend(length.to_be_bytes());
-            assert!(
-                bad(frames(&bytes).await.next().await.unwrap_err()),
-                "{length}"
-            );
+            let (_client, mut server) = sent(&bytes).await;
+            let error = ClientFrames::default().next(&mut server).await.unwrap_err();
+            assert!(bad(error), "{length}");
         }
         for length in [7, 10_005] {
-            let mut frames = frames(&i32::to_be_bytes(length)).await;
-            assert!(bad(frames.startup_request().await.unwrap_err()), "{length}");
+            let (_client, mut server) = sent(&i32::to_be_bytes(length)).await;
+            let request = ClientFrames::default().startup_request(&mut server).await;
+            assert!(bad(request.unwrap_err()), "{length}");
         }
     }
 
     #[tokio::test]
     async fn a_connection_that_ends_within_a_message_is_told_from_one_that_ends_between() {
-        let (mut client, server) = tokio::io::duplex(64);
+        let (mut client, mut server) = tokio::io::duplex(64);
         client.write_all(b"Q\0\0\0\x09half").await.unwrap();
         drop(client);
-        let error = ClientFrames::new(server).next().await.unwrap_err();
+        let error = ClientFrames::default().next(&mut server).await.unwrap_err();
         assert!(matches!(error, FrameError::ClosedWithin), "{error}");
     }
 }

@@ -1,22 +1,24 @@
 //! One client's connection: startup, authentication, then one command after the other.
 
 pub(crate) mod answer;
+mod client;
 mod client_frames;
 mod session;
+pub(crate) mod socket;
 mod startup;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use answer::Answer;
+pub(crate) use client::Client;
 pub(crate) use client_frames::ClientFrame;
-use client_frames::{ClientFrames, FrameError};
+use client_frames::FrameError;
 pub(crate) use session::{Session, closed, shutting_down};
+use socket::Socket;
 use startup::{SessionStart, Startup};
 
 use crate::refusal::Refusal;
@@ -37,12 +39,13 @@ pub(crate) enum Peer {
     Tcp(std::net::SocketAddr),
 }
 
-/// The socket of one client, with what waits to be sent.
-#[derive(Debug)]
-pub(crate) struct Client<S> {
-    frames: ClientFrames<ReadHalf<S>>,
-    writer: WriteHalf<S>,
-    pub(crate) answer: Answer,
+impl Peer {
+    pub(crate) const fn address(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Local => None,
+            Self::Tcp(address) => Some(*address),
+        }
+    }
 }
 
 /// Why a connection ended, or a command did not.
@@ -52,6 +55,8 @@ pub(crate) enum Interruption {
     Refused(Refusal),
     /// The client has gone.
     Gone(FrameError),
+    /// The sender ends and the client has been told.
+    ShutDown,
 }
 
 impl From<Refusal> for Interruption {
@@ -75,56 +80,10 @@ impl From<io::Error> for Interruption {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite> Client<S> {
-    /// Sends everything that waits.
-    pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        while !self.answer.is_empty() {
-            self.send_some().await?;
-        }
-        self.writer.flush().await
-    }
-
-    /// Sends as much of what waits as the socket takes at once. May be dropped while it waits.
-    pub(crate) async fn send_some(&mut self) -> io::Result<()> {
-        match self.writer.write_buf(&mut self.answer.bytes).await? {
-            0 => Err(io::ErrorKind::WriteZero.into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits for the next message, and sends meanwhile what waits. `Ok(None)` when something was sent.
-    pub(crate) async fn exchange(&mut self) -> Result<Option<ClientFrame>, Interruption> {
-        let Self {
-            frames,
-            writer,
-            answer,
-        } = self;
-        tokio::select! {
-            frame = frames.next() => match frame? {
-                Some(frame) => Ok(Some(frame)),
-                None => Err(Interruption::Gone(FrameError::Closed)),
-            },
-            sent = writer.write_buf(&mut answer.bytes), if !answer.bytes.is_empty() => match sent? {
-                0 => Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                _ => Ok(None),
-            },
-        }
-    }
-}
-
 /// Serves one client until it leaves. The future may be dropped at any time: the connection is then cut.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, peer: Peer, shared: Arc<Shared>) {
-    let (reader, writer) = tokio::io::split(stream);
-    let mut client = Client {
-        frames: ClientFrames::new(reader),
-        writer,
-        answer: Answer::default(),
-    };
-    let started = timeout(
-        STARTUP_TIMEOUT,
-        startup::receive(&mut client.frames, &mut client.writer),
-    )
-    .await;
+pub(crate) async fn serve(socket: Socket, peer: Peer, shared: Arc<Shared>) {
+    let mut client = Client::new(socket);
+    let started = timeout(STARTUP_TIMEOUT, startup::receive(&mut client)).await;
     let start = match started {
         Ok(Ok(Startup::Session(start))) => start,
         Ok(Ok(Startup::Cancel { pid, secret })) => return shared.cancel_keys.cancel(pid, &secret),
@@ -135,6 +94,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, peer: Peer, shar
         Ok(Err(Interruption::Gone(error))) => {
             return debug!(?peer, "connection did not begin: {error}");
         }
+        Ok(Err(Interruption::ShutDown)) => return,
         Err(_) => return debug!(?peer, "connection did not begin in time"),
     };
     if let Err(refusal) = authenticate(&start, &peer) {
@@ -146,8 +106,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, peer: Peer, shar
         application_name = start.application_name,
         "connection begins"
     );
-    match session::run(&mut client, &start, &shared).await {
-        Ok(()) => info!(
+    match session::run(&mut client, &start, &peer, &shared).await {
+        Ok(()) | Err(Interruption::ShutDown) => info!(
             ?peer,
             application_name = start.application_name,
             "connection ends"
@@ -158,14 +118,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, peer: Peer, shar
 }
 
 /// Tells a client that there are too many already.
-pub(crate) async fn turn_away<S: AsyncRead + AsyncWrite>(stream: S, peer: Peer) {
-    let (reader, writer) = tokio::io::split(stream);
-    let mut client = Client {
-        frames: ClientFrames::new(reader),
-        writer,
-        answer: Answer::default(),
-    };
-    let started = startup::receive(&mut client.frames, &mut client.writer);
+pub(crate) async fn turn_away(socket: Socket, peer: Peer) {
+    let mut client = Client::new(socket);
+    let started = startup::receive(&mut client);
     if let Ok(Ok(Startup::Session(_))) = timeout(TURN_AWAY_TIMEOUT, started).await {
         refuse(
             &mut client,
@@ -192,7 +147,7 @@ fn authenticate(start: &SessionStart, peer: &Peer) -> Result<(), Refusal> {
     }
 }
 
-async fn refuse<S: AsyncRead + AsyncWrite>(client: &mut Client<S>, peer: &Peer, refusal: &Refusal) {
+async fn refuse(client: &mut Client, peer: &Peer, refusal: &Refusal) {
     info!(
         ?peer,
         sqlstate = refusal.sqlstate,

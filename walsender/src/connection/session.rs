@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, info};
 use walstream::protocol::ProtocolError;
 use walstream::protocol::command::{Command, Grammar};
 use walstream::protocol::message::FrontendMessage;
+use walstream::sync::WalSenderState;
 
 use super::client_frames::FrameError;
 use super::startup::SessionStart;
-use super::{Client, Interruption};
+use super::{Client, Interruption, Peer};
 use crate::cancel::CancelKey;
 use crate::command;
 use crate::refusal::{Refusal, Severity};
 use crate::sender::Shared;
 use crate::source::SourceIdentity;
-use crate::standby::{StandbyEntry, StandbyState};
+use crate::standby::StandbyEntry;
 
 /// What a command needs to know of the session that it runs in.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub(crate) struct Session {
     pub(crate) key: CancelKey,
     pub(crate) standby: StandbyEntry,
     pub(crate) database: Option<String>,
+    pub(crate) application_name: String,
     grammar: Grammar,
 }
 
@@ -35,19 +36,24 @@ impl Drop for Session {
 }
 
 /// Serves commands until the client leaves.
-pub(crate) async fn run<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+pub(crate) async fn run(
+    client: &mut Client,
     start: &SessionStart,
+    peer: &Peer,
     shared: &Arc<Shared>,
 ) -> Result<(), Interruption> {
     let identity = shared.source.identity();
     let key = shared.cancel_keys.issue();
     let session = Session {
-        standby: shared
-            .standbys
-            .enter(key.pid, &start.user, &start.application_name),
+        standby: shared.standbys.enter(
+            key.pid,
+            &start.user,
+            &start.application_name,
+            peer.address(),
+        ),
         grammar: Grammar::for_version(identity.server_version_num),
         database: start.database.clone(),
+        application_name: start.application_name.clone(),
         shared: Arc::clone(shared),
         key,
     };
@@ -57,8 +63,8 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite>(
     loop {
         client.flush().await?;
         let frame = tokio::select! {
-            frame = client.frames.next() => frame?,
-            () = life.shuts_down() => return Err(shutting_down().into()),
+            frame = client.next_frame() => frame?,
+            _ = life.shuts_down() => return Err(shutting_down().into()),
         };
         let Some(frame) = frame else { return Ok(()) };
         if is_extended_query(frame.tag) {
@@ -102,13 +108,9 @@ const fn is_extended_query(tag: u8) -> bool {
 }
 
 /// Runs one command, and tells the client when it fails.
-async fn run_query<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
-    session: &Session,
-    text: &str,
-) -> Result<(), Interruption> {
+async fn run_query(client: &mut Client, session: &Session, text: &str) -> Result<(), Interruption> {
     let result = simple_query(client, session, text).await;
-    session.standby.set_state(StandbyState::Startup);
+    session.standby.set_state(WalSenderState::Startup);
     match result {
         Ok(()) => {}
         Err(Interruption::Refused(refusal)) if refusal.severity == Severity::Error => {
@@ -136,12 +138,7 @@ pub(crate) fn shutting_down() -> Refusal {
     )
 }
 
-fn greet<S>(
-    client: &mut Client<S>,
-    start: &SessionStart,
-    identity: &SourceIdentity,
-    key: &CancelKey,
-) {
+fn greet(client: &mut Client, start: &SessionStart, identity: &SourceIdentity, key: &CancelKey) {
     let answer = &mut client.answer;
     if start.wants_newer_minor || !start.unknown_options.is_empty() {
         answer.negotiate_protocol_version(&start.unknown_options);
@@ -161,16 +158,20 @@ fn greet<S>(
     answer.ready_for_query();
 }
 
-async fn simple_query<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+async fn simple_query(
+    client: &mut Client,
     session: &Session,
     text: &str,
 ) -> Result<(), Interruption> {
     debug!(pid = session.key.pid, command = text, "command begins");
     let command = Command::parse(text, session.grammar).map_err(Refusal::from)?;
     let cancelled = Arc::clone(&session.key.cancelled);
+    let mut life = session.shared.life();
+    // A stream does not end before its standby has everything.
+    let may_be_stopped = !matches!(command, Command::StartReplication { .. });
     tokio::select! {
         result = command::run(client, session, command) => result,
+        _ = life.shuts_down(), if may_be_stopped => Err(shutting_down().into()),
         () = cancelled.notified() => Err(Refusal::error("57014", "canceling statement due to user request").into()),
     }
 }

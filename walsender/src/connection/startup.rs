@@ -1,12 +1,11 @@
 //! The first packets of a connection: requests for encryption, which are declined, cancel requests, and the startup
 //! packet.
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use walstream::protocol::ProtocolError;
 use walstream::protocol::message::{StartupMessage, StartupRequest};
 
-use super::Interruption;
-use super::client_frames::ClientFrames;
+use super::{Client, Interruption};
 use crate::refusal::Refusal;
 
 /// How many requests for encryption are declined before the client must begin: one of each kind.
@@ -41,25 +40,18 @@ pub(crate) struct SessionStart {
 ///
 /// # Source
 /// `ProcessStartupPacket` in `src/backend/postmaster/postmaster.c`; protocol chapter "Start-up".
-pub(crate) async fn receive<R, W>(
-    frames: &mut ClientFrames<R>,
-    writer: &mut W,
-) -> Result<Startup, Interruption>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+pub(crate) async fn receive(client: &mut Client) -> Result<Startup, Interruption> {
     let mut requests = 0;
     loop {
-        let Some(packet) = frames.startup_request().await? else {
+        let Some(packet) = client.frames.startup_request(&mut client.socket).await? else {
             return Ok(Startup::Nothing);
         };
         let request = StartupRequest::parse(&packet).map_err(Refusal::from)?;
         match request {
             Some((StartupRequest::Ssl | StartupRequest::GssEnc, _)) if requests < MAX_REQUESTS => {
                 requests += 1;
-                writer.write_all(b"N").await?;
-                writer.flush().await?;
+                client.socket.write_all(b"N").await?;
+                client.socket.flush().await?;
             }
             Some((StartupRequest::Ssl | StartupRequest::GssEnc, _)) | None => {
                 let error = ProtocolError::OutOfOrder {
@@ -140,6 +132,7 @@ mod tests {
     use walstream::protocol::message::ProtocolVersion;
 
     use super::*;
+    use crate::connection::socket::Socket;
 
     fn start(parameters: &[(&str, &str)]) -> Result<SessionStart, &'static str> {
         session(&StartupMessage {
@@ -207,9 +200,9 @@ mod tests {
             request.encode(&mut bytes);
         }
         client.write_all(&bytes).await.unwrap();
-        let (reader, mut writer) = tokio::io::split(server);
-        let startup = receive(&mut ClientFrames::new(reader), &mut writer).await;
-        writer.shutdown().await.unwrap();
+        let mut server = Client::new(Socket::Memory(server));
+        let startup = receive(&mut server).await;
+        server.socket.shutdown().await.unwrap();
         let mut answered = Vec::new();
         client.read_to_end(&mut answered).await.unwrap();
         (startup, answered)

@@ -37,6 +37,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::Config;
 use walstream::storage::control::DatabaseState;
+use walstream::sync::WalSenderState;
 use walstream::timeline::TimelineHistory;
 use walstream::wal::segment_name::SegmentName;
 use walstream::{Lsn, TimelineId};
@@ -47,8 +48,7 @@ pub use error::PrimaryError;
 use crate::backup::{BackupFacts, LiveServer};
 use crate::sender::Sender;
 use crate::slot::{PhysicalSlots, validate_name};
-use crate::source::{SourceError, SourceIdentity, StoredBackup, WalPosition, WalSource};
-use crate::standby::StandbyState;
+use crate::source::{SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition, WalSource};
 use backup_session::PrimaryBackups;
 use data_directory::DataDirectory;
 use retention::Retention;
@@ -203,7 +203,7 @@ fn needed_from(sender: &Sender, slots: &PhysicalSlots) -> Option<Lsn> {
     for standby in sender.standbys() {
         if matches!(
             standby.state,
-            StandbyState::Catchup | StandbyState::Streaming
+            WalSenderState::Catchup | WalSenderState::Streaming
         ) {
             least = least.min(standby.sent_lsn.valid()?);
         }
@@ -271,7 +271,7 @@ impl WalSource for Primary {
         self.inner.flushed.subscribe()
     }
 
-    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<Bytes, SourceError> {
+    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<WalPiece, SourceError> {
         let size = self.inner.identity.segment_size;
         let segment = self.inner.segment(timeline, range.start)?;
         let segment_end = range.start.next_segment_start(size).unwrap_or(Lsn::MAX);
@@ -280,6 +280,7 @@ impl WalSource for Primary {
         self.inner
             .wal
             .read(segment, range.start.segment_offset(size), length)
+            .map(WalPiece::Memory)
     }
 
     fn timeline_history(&self, timeline: TimelineId) -> Result<Option<Bytes>, SourceError> {

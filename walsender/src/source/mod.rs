@@ -1,7 +1,10 @@
 //! Where a sender gets its WAL from: [`WalSource`], and the sources that exist.
 
 pub mod archive;
+pub mod piece;
 pub mod recording;
+pub(crate) mod segment_cache;
+pub mod served_archive;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,6 +15,8 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
 use walstream::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+
+pub use piece::{FilePiece, LaterPiece, SegmentFile, WalPiece};
 
 use crate::backup::LiveServer;
 
@@ -79,9 +84,12 @@ pub trait WalSource: Debug + Send + Sync + 'static {
     /// WAL of `timeline` from `range.start` on: at least one byte, and as much of the range as is at hand in one piece.
     /// The range is not empty and does not go beyond the flush LSN.
     ///
+    /// A timeline that was left lies up to the switch point in the files of the one that followed, too; which are read is
+    /// the source's choice.
+    ///
     /// # Errors
     /// [`SourceError::SegmentRemoved`] when the source no longer has it.
-    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<Bytes, SourceError>;
+    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<WalPiece, SourceError>;
 
     /// The history file of a timeline; `None` when there is none.
     ///
@@ -114,12 +122,32 @@ pub enum SourceError {
         /// Name of the segment's file.
         name: String,
     },
+    /// The segment's file ends before WAL that was asked for, though the segment is there.
+    #[error("could not read from log segment {segment}, offset {offset}: read {found} of {wanted}")]
+    Short {
+        /// Name of the segment.
+        segment: String,
+        /// Where reading began, in bytes from the segment's start.
+        offset: u64,
+        /// Bytes that are there.
+        found: u64,
+        /// Bytes that were asked for.
+        wanted: u64,
+    },
     /// The segment is there and cannot be read.
     #[error("could not read from log segment {segment}: {reason}")]
     Unreadable {
         /// Name of the segment.
         segment: String,
         /// What the system or the archive says.
+        reason: String,
+    },
+    /// The segment's file holds something else.
+    #[error("log segment {segment} is damaged: {reason}")]
+    Damaged {
+        /// Name of the segment.
+        segment: String,
+        /// What is wrong with it.
         reason: String,
     },
 }

@@ -8,7 +8,7 @@ use super::tests::{COMPRESSIONS, DIRECTORY, SIZE, START, archive, content, wal};
 use super::*;
 use crate::receive::compression::Compression;
 use crate::receive::messages::Messages;
-use crate::receive::start_position::newest_segment;
+use crate::receive::start_position::local_segments;
 use crate::wal_sink::WalDestination;
 use crate::wal_sink::faulty_storage::{Fault, FaultyStorage, Operation};
 
@@ -28,9 +28,10 @@ struct Story {
 async fn run(storage: &FaultyStorage, story: Story) -> (Lsn, Result<(), ArchiveError>) {
     let archive = archive(storage.clone(), story.compression, story.sync);
     let messages = Messages::new("test".to_owned(), false);
-    let Ok(newest) = newest_segment(&archive, &messages) else {
+    let Ok(local) = local_segments(&archive, &messages) else {
         return (Lsn::INVALID, Err(ArchiveError::Closed));
     };
+    let newest = local.newest;
     let start = newest.map_or(Lsn(START), |newest| newest.start_lsn(SIZE));
     let mut sink = ArchiveSink::new(archive, TimelineId(1), start, Box::new(|_| ()));
     let progress = sink.progress();

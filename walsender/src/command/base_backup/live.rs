@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use walstream::protocol::base_backup::{BackupGeneration, BackupMessage};
 use walstream::protocol::command::{BackupCheckpoint, BackupTarget, BaseBackup};
@@ -17,6 +17,7 @@ use crate::backup::{
     LiveServer, ServerNotice, Tablespace, produce,
 };
 use crate::command::unsupported;
+use crate::connection::answer::Part;
 use crate::connection::{Client, Interruption, Session, closed};
 use crate::refusal::Refusal;
 use crate::source::WalPosition;
@@ -49,8 +50,8 @@ struct Sending {
     reported_at: Instant,
 }
 
-pub(super) async fn run<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+pub(super) async fn run(
+    client: &mut Client,
     session: &Session,
     command: &BaseBackup,
     server: Arc<dyn LiveServer>,
@@ -155,7 +156,7 @@ fn goes_to_client(target: Option<&BackupTarget>) -> Result<bool, Refusal> {
     }
 }
 
-fn tell<S>(client: &mut Client<S>, notice: &ServerNotice) {
+fn tell(client: &mut Client, notice: &ServerNotice) {
     let fields = ErrorFields::new(&notice.severity, &notice.sqlstate, &notice.message);
     client.answer.notice(match &notice.hint {
         Some(hint) => fields.with(b'H', hint),
@@ -164,9 +165,9 @@ fn tell<S>(client: &mut Client<S>, notice: &ServerNotice) {
 }
 
 impl Sending {
-    async fn handle<S: AsyncRead + AsyncWrite>(
+    async fn handle(
         &mut self,
-        client: &mut Client<S>,
+        client: &mut Client,
         event: BackupEvent,
     ) -> Result<(), Interruption> {
         let is_single = self.generation == BackupGeneration::SingleCopy;
@@ -185,12 +186,12 @@ impl Sending {
             BackupEvent::Manifest if is_single => put(client, &BackupMessage::Manifest),
             BackupEvent::Archive { .. } | BackupEvent::Manifest => self.begin_copy(client),
             BackupEvent::Data { bytes, bytes_done } => {
-                self.piece(client, &bytes).await;
+                self.piece(client, bytes).await;
                 if is_single && self.reported_at.elapsed() >= PROGRESS_INTERVAL {
                     self.report(client, bytes_done);
                 }
             }
-            BackupEvent::ManifestData(bytes) => self.piece(client, &bytes).await,
+            BackupEvent::ManifestData(bytes) => self.piece(client, bytes).await,
             BackupEvent::ArchiveEnd { bytes_done } if is_single => self.report(client, bytes_done),
             BackupEvent::ArchiveEnd { .. } => self.end_copy(client),
             BackupEvent::Stop(answer) => {
@@ -208,9 +209,9 @@ impl Sending {
     }
 
     /// Ends backup mode; what the server tells meanwhile, such as what it waits for, the client hears at once.
-    async fn stop<S: AsyncRead + AsyncWrite>(
+    async fn stop(
         &mut self,
-        client: &mut Client<S>,
+        client: &mut Client,
         session: Box<dyn BackupSession>,
     ) -> Result<BackupStop, Interruption> {
         let mut stopping = session.stop(self.waits_for_archive);
@@ -231,19 +232,19 @@ impl Sending {
         }
     }
 
-    fn begin_copy<S>(&mut self, client: &mut Client<S>) {
+    fn begin_copy(&mut self, client: &mut Client) {
         client.answer.copy_out_response();
         self.is_copying = true;
     }
 
-    fn end_copy<S>(&mut self, client: &mut Client<S>) {
+    fn end_copy(&mut self, client: &mut Client) {
         if self.is_copying {
             client.answer.copy_done();
         }
         self.is_copying = false;
     }
 
-    fn begin<S>(&mut self, client: &mut Client<S>, sizes: Option<&[u64]>) {
+    fn begin(&mut self, client: &mut Client, sizes: Option<&[u64]>) {
         let answer = &mut client.answer;
         answer.single_row(&BackupPosition::COLUMNS, &position(self.start).values());
         answer.command_complete("SELECT");
@@ -266,26 +267,34 @@ impl Sending {
         }
     }
 
-    async fn piece<S>(&mut self, client: &mut Client<S>, bytes: &[u8]) {
+    async fn piece(&mut self, client: &mut Client, bytes: Bytes) {
         self.pace.wait(self.bytes_sent).await;
         self.bytes_sent += bytes.len() as u64;
         if !self.is_sent {
             return;
         }
         match self.generation {
-            BackupGeneration::SingleCopy => client.answer.copy_data_of(bytes.len() + 1, |out| {
-                BackupMessage::Data(bytes).encode(out);
-            }),
-            BackupGeneration::CopyPerArchive => client.answer.copy_data(bytes),
+            // The piece's kind, then the piece as it is.
+            BackupGeneration::SingleCopy => {
+                let kind = |out: &mut BytesMut| BackupMessage::Data(b"").encode(out);
+                client
+                    .answer
+                    .copy_data_with_body(1, kind, Part::Memory(bytes));
+            }
+            BackupGeneration::CopyPerArchive => {
+                client
+                    .answer
+                    .copy_data_with_body(0, |_| {}, Part::Memory(bytes));
+            }
         }
     }
 
-    fn report<S>(&mut self, client: &mut Client<S>, bytes_done: u64) {
+    fn report(&mut self, client: &mut Client, bytes_done: u64) {
         self.reported_at = Instant::now();
         put(client, &BackupMessage::Progress { bytes_done });
     }
 
-    fn finish<S>(&mut self, client: &mut Client<S>, end: WalPosition) {
+    fn finish(&mut self, client: &mut Client, end: WalPosition) {
         // Before 15 it is the manifest's own, and there may be none.
         self.end_copy(client);
         let answer = &mut client.answer;

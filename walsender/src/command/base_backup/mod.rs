@@ -7,14 +7,13 @@ mod stored;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite};
 use walstream::protocol::base_backup::BackupMessage;
 use walstream::protocol::command::BaseBackup;
 use walstream::protocol::identify::BackupPosition;
+use walstream::sync::WalSenderState;
 
 use crate::connection::{Client, Interruption, Session};
 use crate::source::WalPosition;
-use crate::standby::StandbyState;
 
 /// Content of one CopyData message (`SINK_BUFFER_LENGTH`).
 const CHUNK: usize = 32 << 10;
@@ -23,19 +22,19 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// # Source
 /// `SendBaseBackup` in `src/backend/backup/basebackup.c`, `src/backend/backup/basebackup_copy.c`.
-pub(super) async fn run<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+pub(super) async fn run(
+    client: &mut Client,
     session: &Session,
     command: &BaseBackup,
 ) -> Result<(), Interruption> {
-    session.standby.set_state(StandbyState::Backup);
+    session.standby.set_state(WalSenderState::Backup);
     match session.shared.source.live_backups() {
         Some(server) => live::run(client, session, command, server).await,
         None => stored::run(client, session, command).await,
     }
 }
 
-fn put<S>(client: &mut Client<S>, message: &BackupMessage<'_>) {
+fn put(client: &mut Client, message: &BackupMessage<'_>) {
     let mut payload = BytesMut::new();
     message.encode(&mut payload);
     client.answer.copy_data(&payload);

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
 use walstream::protocol::base_backup::{BackupGeneration, BackupMessage};
 use walstream::protocol::command::{
     BaseBackup, CompressionAlgorithm, ManifestChecksums, ManifestOption,
@@ -21,8 +20,8 @@ use crate::source::StoredBackup;
 const ARCHIVE_END: usize = 1024;
 
 /// Sends it.
-pub(super) async fn run<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+pub(super) async fn run(
+    client: &mut Client,
     session: &Session,
     command: &BaseBackup,
 ) -> Result<(), Interruption> {
@@ -30,7 +29,11 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
     let backup = source
         .base_backup()
         .map_err(Refusal::from)?
-        .ok_or_else(|| unsupported("a base backup"))?;
+        .ok_or_else(|| {
+            unsupported("a base backup").with_hint(
+                "This server has WAL only. Take the base backup from the primary or from one of its standbys.",
+            )
+        })?;
     check(command, &backup)?;
     let generation = BackupGeneration::for_version(source.identity().server_version_num);
     let tablespace = BackupTablespace {
@@ -98,8 +101,8 @@ fn check(command: &BaseBackup, backup: &StoredBackup) -> Result<(), Refusal> {
     }
 }
 
-async fn single_copy<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+async fn single_copy(
+    client: &mut Client,
     command: &BaseBackup,
     backup: &StoredBackup,
     pace: &mut Pace,
@@ -134,8 +137,8 @@ async fn single_copy<S: AsyncRead + AsyncWrite>(
     Ok(())
 }
 
-async fn copy_per_archive<S: AsyncRead + AsyncWrite>(
-    client: &mut Client<S>,
+async fn copy_per_archive(
+    client: &mut Client,
     command: &BaseBackup,
     backup: &StoredBackup,
     pace: &mut Pace,

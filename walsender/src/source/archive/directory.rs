@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::error::ArchiveError;
 use super::place::{ListedFile, Place, ReadAt};
@@ -64,6 +65,12 @@ impl Place for Directory {
         }
     }
 
+    fn changed_at(&self) -> Option<SystemTime> {
+        fs::metadata(&self.path)
+            .and_then(|found| found.modified())
+            .ok()
+    }
+
     fn display(&self, name: &str) -> String {
         self.path.join(name).display().to_string()
     }
@@ -74,6 +81,10 @@ impl Place for Directory {
 }
 
 impl ReadAt for File {
+    fn local_file(&self) -> Option<&File> {
+        Some(self)
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }

@@ -62,6 +62,7 @@ mod upload;
 
 use std::io::Read;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use walstream::timeline::TimelineHistory;
 use walstream::wal::page::LongPageHeader;
@@ -272,6 +273,16 @@ impl Archive {
         let shared = self.0.catalog.write();
         *shared.unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
         Ok(catalog)
+    }
+
+    /// When a file was last added, renamed or removed; `None` where that takes a listing to know.
+    pub(crate) fn changed_at(&self) -> Option<SystemTime> {
+        self.0.place.changed_at()
+    }
+
+    /// The size of a file now; `None` when it is not there or cannot be read.
+    pub(crate) fn file_size(&self, name: &str) -> Option<u64> {
+        self.0.place.open(name).ok()??.size().ok()
     }
 
     /// The segments along a timeline's history.

@@ -1,5 +1,6 @@
 //! [`OpenSegment`]: the bytes of one segment, out of one file.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -163,6 +164,14 @@ impl OpenSegment {
     #[must_use]
     pub const fn header(&self) -> Option<&LongPageHeader> {
         self.header.as_ref()
+    }
+
+    /// The file itself, where it is a plain one of this machine.
+    pub(crate) fn local_file(&self) -> Option<&File> {
+        match &self.content {
+            Content::Plain(file) => file.local_file(),
+            Content::Compressed { .. } | Content::Lost => None,
+        }
     }
 
     /// Offset of the next byte that is read, from the segment's start.

@@ -1,7 +1,9 @@
 //! The seam under an archive: [`Place`], files by name that can be listed and read.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
+use std::time::SystemTime;
 
 use super::error::ArchiveError;
 
@@ -22,6 +24,11 @@ pub(crate) trait Place: Debug + Send + Sync {
     /// Opens a file for reading; `None` when there is none of this name.
     fn open(&self, name: &str) -> Result<Option<Box<dyn ReadAt>>, ArchiveError>;
 
+    /// When a file was last added, renamed or removed; `None` where that takes a listing to know.
+    fn changed_at(&self) -> Option<SystemTime> {
+        None
+    }
+
     /// How a file is called in messages.
     fn display(&self, name: &str) -> String;
 
@@ -31,6 +38,11 @@ pub(crate) trait Place: Debug + Send + Sync {
 
 /// An open file.
 pub(crate) trait ReadAt: Send {
+    /// The file itself, where it is one of this machine.
+    fn local_file(&self) -> Option<&File> {
+        None
+    }
+
     /// The file's size in bytes.
     fn size(&self) -> io::Result<u64>;
 

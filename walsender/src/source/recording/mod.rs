@@ -13,7 +13,7 @@ use walstream::{Lsn, TimelineId};
 pub use facts::{FactsError, RecordingFacts};
 pub use file::{Recording, RecordingError};
 
-use super::{SourceError, SourceIdentity, StoredBackup, WalPosition, WalSource};
+use super::{SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition, WalSource};
 
 /// How often a played server flushes.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
@@ -96,8 +96,8 @@ impl WalSource for RecordedServer {
         self.flushed.subscribe()
     }
 
-    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<Bytes, SourceError> {
-        self.recording.wal(timeline, range)
+    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<WalPiece, SourceError> {
+        self.recording.wal(timeline, range).map(WalPiece::Memory)
     }
 
     fn timeline_history(&self, timeline: TimelineId) -> Result<Option<Bytes>, SourceError> {

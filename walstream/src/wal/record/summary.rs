@@ -151,7 +151,9 @@ impl HeaderSink for RecordSummary {
 }
 
 /// Runs `parse` over the front of a record, and over the whole of it when the front does not do.
-#[inline]
+// This and what follows are inlined so that the lengths stay in registers: a result that is written to memory in parts and
+// read as a whole stalls for each record.
+#[inline(always)]
 fn scan(
     record: &Record<'_>,
     mut parse: impl FnMut(&[u8], usize) -> Result<RecordLengths, RecordFault>,
@@ -166,20 +168,23 @@ fn scan(
         }
     };
     let total_len = usize::try_from(record.header.total_len).unwrap_or(usize::MAX);
-    let mut result = parse(front, total_len);
-    if result.is_err() && !is_whole {
+    parse(front, total_len).or_else(|fault| {
         // The headers cross the page, or are wrong: only the whole record tells.
-        result = parse(record.bytes(), total_len);
-    }
-    result.map_err(|fault| DecodeError::Record {
-        lsn: record.start_lsn,
-        offset: fault.offset(),
-        fault,
+        let result = if is_whole {
+            Err(fault)
+        } else {
+            parse(record.bytes(), total_len)
+        };
+        result.map_err(|fault| DecodeError::Record {
+            lsn: record.start_lsn,
+            offset: fault.offset(),
+            fault,
+        })
     })
 }
 
 /// Parses the front of a record of `total_len` bytes.
-#[inline]
+#[inline(always)]
 fn scan_headers(
     front: &[u8],
     total_len: usize,

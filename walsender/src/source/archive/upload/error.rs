@@ -65,8 +65,9 @@ pub enum UploadError {
     },
     /// What the store has is not what was sent.
     #[error(
-        "{object} was put there {attempts} times, but reading it back gives something else ({found}, expected {expected}); \
-         check the store"
+        "{object} was put there{}, but reading it back gives something else ({found}, expected {expected}); \
+         check the store",
+        tries(*attempts)
     )]
     Unconfirmed {
         /// The object.
@@ -79,7 +80,7 @@ pub enum UploadError {
         attempts: u32,
     },
     /// A request failed.
-    #[error("could not {operation} {object} ({attempts} attempts): {reason}{}", if *passing { "" } else { "; check name, credentials and rights" })]
+    #[error("could not {operation} {object}{}: {reason}{}", tries(*attempts), if *passing { "" } else { "; check name, credentials and rights" })]
     Store {
         /// What was tried: `look for`, `write`, `read back`, `name`.
         operation: &'static str,
@@ -117,5 +118,14 @@ impl UploadError {
             passing: fault.is_passing(),
             attempts,
         }
+    }
+}
+
+/// How often something was tried, where that was more than once.
+fn tries(attempts: u32) -> String {
+    if attempts > 1 {
+        format!(" ({attempts} attempts)")
+    } else {
+        String::new()
     }
 }
