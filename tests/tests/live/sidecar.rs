@@ -429,9 +429,9 @@ fn a_flush_is_known_soon() -> Result<()> {
     Ok(())
 }
 
-/// Another cluster takes the place of the one that is served, on its socket and port.
+/// The primary is replaced by one restored from an earlier backup, without the WAL that came after it.
 #[test]
-fn a_replaced_primary_ends_the_sidecar() -> Result<()> {
+fn a_primary_that_went_back_ends_the_sidecar() -> Result<()> {
     let mut primary = Cluster::started()?;
     primary.pgbench(&["-i", "-q"])?;
     let mut sidecar = Sidecar::start(&primary)?;
