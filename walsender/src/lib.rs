@@ -11,6 +11,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`source`] | where WAL comes from |
+//! | [`primary`] | the source beside a running PostgreSQL |
+//! | [`backup`] | base backups of a data directory that is in use |
 //! | `sender`, `listener` | the running sender, its sockets |
 //! | [`auth`], [`tls`] | who may connect, and how he proves who he is |
 //! | `connection` | one client: frames, startup, admission, session |
@@ -24,6 +26,7 @@
 #![deny(unsafe_code)]
 
 pub mod auth;
+pub mod backup;
 mod cancel;
 mod command;
 mod config;
@@ -34,6 +37,7 @@ pub mod flushed_file;
 pub mod fuzzing;
 mod listener;
 pub mod lock_file;
+pub mod primary;
 mod refusal;
 mod sender;
 pub mod slot;

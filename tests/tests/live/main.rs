@@ -46,6 +46,8 @@ mod sender_sync;
 mod serve_archive;
 mod serve_timelines;
 mod shutdown;
+mod sidecar;
+mod sidecar_backup;
 mod slot_wal_status;
 mod standby_names;
 mod status;

@@ -3,6 +3,7 @@
 mod access_args;
 mod exit;
 mod serve;
+mod serve_primary;
 mod slot;
 mod verifier;
 
@@ -21,8 +22,9 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0 done   1 failed   2 wrong usage   5 there is no such slot   7 damaged file
-  8 local storage failed   9 slot directory in use by another process";
+  0 done   1 failed   2 wrong usage   3 the primary cannot be reached   5 there is no such slot
+  6 the primary is another system, or went back   7 damaged file   8 local storage failed
+  9 slot directory, or slot on the primary, in use by another process";
 
 #[derive(Debug, Subcommand)]
 enum Command {
