@@ -11,26 +11,33 @@
 //! | module | what |
 //! |---|---|
 //! | [`source`] | where WAL comes from |
+//! | [`primary`] | the source beside a running PostgreSQL |
+//! | [`backup`] | base backups of a data directory that is in use |
 //! | `sender`, `listener` | the running sender, its sockets |
-//! | `connection` | one client: frames, startup, session |
+//! | [`auth`], [`tls`] | who may connect, and how he proves who he is |
+//! | `connection` | one client: frames, startup, admission, session |
 //! | `command` | one file for each replication command |
+//! | [`writer`] | a log of a service's own, that standbys follow |
 //! | [`slot`], [`standby`] | what is kept of slots and standbys |
-//! | [`durable`], [`lock_file`] | small files that survive a crash; one process at a time |
+//! | [`durable`], [`flushed_file`], [`lock_file`] | small files that survive a crash; one process at a time |
 //!
-//! There is no authentication yet: clients of the same machine are trusted, all others are refused.
+//! Clients of this machine are trusted, others are not let in, unless [`auth::AccessFiles`] say otherwise.
 
 #![deny(unsafe_code)]
 
 pub mod auth;
+pub mod backup;
 mod cancel;
 mod command;
 mod config;
 mod connection;
 pub mod durable;
+pub mod flushed_file;
 #[doc(hidden)]
 pub mod fuzzing;
 mod listener;
 pub mod lock_file;
+pub mod primary;
 mod refusal;
 mod sender;
 pub mod slot;
@@ -38,6 +45,7 @@ pub mod source;
 pub mod standby;
 pub mod tls;
 mod view;
+pub mod writer;
 
 pub use config::{ListenAddress, ListenAddressError, SenderConfig};
 pub use sender::{Sender, SenderError, WaitInterrupted};

@@ -4,6 +4,7 @@ use walstream::protocol::ProtocolError;
 use walstream::protocol::command::CommandError;
 use walstream::protocol::message::ErrorFields;
 
+use crate::backup::BackupError;
 use crate::source::SourceError;
 
 /// Whether the connection goes on after an error.
@@ -93,6 +94,12 @@ impl From<ProtocolError> for Refusal {
 
 impl From<CommandError> for Refusal {
     fn from(error: CommandError) -> Self {
+        Self::error(error.sqlstate(), error.to_string())
+    }
+}
+
+impl From<BackupError> for Refusal {
+    fn from(error: BackupError) -> Self {
         Self::error(error.sqlstate(), error.to_string())
     }
 }

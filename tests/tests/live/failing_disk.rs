@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 use rustix::process::geteuid;
 use walstream::Lsn;
-use walstream_tests::{FakePrimary, Finished, LONG, Mirror, Program, Recording, SHORT, wait_for};
+use walstream_tests::{
+    FakePrimary, Finished, LONG, Mirror, Program, Recording, SHORT, Workdir, wait_for,
+};
 
 /// A server of this WAL, and the highest flush position that it was told.
 fn server(recording: &Recording) -> Result<(FakePrimary, Arc<Mutex<Lsn>>)> {
@@ -190,24 +192,30 @@ SHIM(fsync)
 SHIM(fdatasync)
 "#;
 
+/// The library with [`SHIM`], for `LD_PRELOAD`; how many syncs are good is in `GOOD_SYNCS`.
+pub(crate) fn build_shim(workdir: &Workdir) -> Result<PathBuf> {
+    let source = workdir.join("shim.c");
+    let library = workdir.join("shim.so");
+    fs::write(&source, SHIM)?;
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(&source)
+        .arg("-ldl");
+    let built = cc
+        .status()
+        .context("cc is needed to build a library that fails syncs")?;
+    ensure!(built.success(), "cc cannot build a library");
+    fs::set_permissions(&library, fs::Permissions::from_mode(0o755))?;
+    Ok(library)
+}
+
 #[test]
 fn a_failed_sync_is_fatal_and_nothing_after_it_is_acknowledged() -> Result<()> {
     let recording = Recording::new()?;
     for good_syncs in ["0", "4"] {
         let mirror = recording.mirror()?;
-        let source = mirror.workdir().join("shim.c");
-        let library = mirror.workdir().join("shim.so");
-        fs::write(&source, SHIM)?;
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-o"])
-            .arg(&library)
-            .arg(&source)
-            .arg("-ldl");
-        let built = cc
-            .status()
-            .context("cc is needed to build a library that fails syncs")?;
-        ensure!(built.success(), "cc cannot build a library");
-        fs::set_permissions(&library, fs::Permissions::from_mode(0o755))?;
+        let library = build_shim(mirror.workdir())?;
         let run = mirror.command("run")?.env("LD_PRELOAD", &library);
         let run = run.env("GOOD_SYNCS", good_syncs);
         let words = [

@@ -9,11 +9,11 @@ use walstream_tests::{
 
 use crate::receive_archive::ensure_servers_own;
 
-const SEGMENT: u64 = 1 << 20;
+pub(crate) const SEGMENT: u64 = 1 << 20;
 const SIZE: SegmentSize = SegmentSize::MIN;
 
 /// The recording with all that `receive` asks of a server.
-fn served(recording: &Recording) -> RecordedWal {
+pub(crate) fn served(recording: &Recording) -> RecordedWal {
     let mut wal = recording.wal.clone();
     for (name, value) in [("data_directory_mode", "0700"), ("wal_block_size", "8192")] {
         wal.system
@@ -24,7 +24,7 @@ fn served(recording: &Recording) -> RecordedWal {
 }
 
 /// An archive that begins in the segment of this position.
-fn archive_from(lsn: Lsn) -> Result<Receivewal> {
+pub(crate) fn archive_from(lsn: Lsn) -> Result<Receivewal> {
     let ours = Receivewal::ours()?;
     let first = ours
         .archive()
@@ -35,7 +35,7 @@ fn archive_from(lsn: Lsn) -> Result<Receivewal> {
 }
 
 /// What the archive holds from this position's segment on, complete segments and the partial one.
-fn held(ours: &Receivewal, from: Lsn) -> Result<Vec<u8>> {
+pub(crate) fn held(ours: &Receivewal, from: Lsn) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     for number in from.0 / SEGMENT.. {
         let name = format!("00000001{number:016X}");

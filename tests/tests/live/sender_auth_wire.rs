@@ -70,8 +70,8 @@ fn read_message(stream: &mut impl Read) -> Result<(u8, Vec<u8>)> {
 fn told(content: &[u8]) -> Result<Told> {
     let field = |tag: u8| {
         let mut fields = content.split(|byte| *byte == 0);
-        let found = fields.find(|field| field.first() == Some(&tag));
-        found.map(|field| String::from_utf8_lossy(&field[1..]).into_owned())
+        let text = fields.find_map(|field| field.strip_prefix(&[tag]))?;
+        Some(String::from_utf8_lossy(text).into_owned())
     };
     Ok((
         field(b'C').context("a SQLSTATE")?,

