@@ -180,5 +180,7 @@ async fn refuse(client: &mut Client, peer: &Peer, refusal: &Refusal) {
     );
     client.answer.error(refusal);
     // The client may be gone already; nothing more is to be done for it.
-    let _ = timeout(REFUSAL_TIMEOUT, client.flush()).await;
+    if matches!(timeout(REFUSAL_TIMEOUT, client.flush()).await, Ok(Ok(()))) {
+        let _ = timeout(LAST_WORDS_TIMEOUT, client.close()).await;
+    }
 }
