@@ -414,7 +414,10 @@ fn a_lost_slot_is_postgresql_15s() -> Result<()> {
             1,
             &["requested WAL segment 000000010000000000000002 has already been removed"],
         )?;
-        answer.push(run("READ_REPLICATION_SLOT lost")?);
+        // PostgreSQL's slot may hold the receiver's first status by now: it reads what has come before it looks for WAL.
+        if name == "ours" {
+            assert_eq!(run("READ_REPLICATION_SLOT lost")?, "physical||");
+        }
         // From the present on it works.
         fs::remove_file(&segment)?;
         let options = [
