@@ -12,7 +12,6 @@ use super::report::{Check, Coordinator, DemoReport};
 use super::wal_facts::WalFacts;
 use crate::activate::{self, ActivateConfig, ActivateReport};
 use crate::connection::{ConnInfo, Environment};
-use crate::init::checksum::ChecksumAlgorithm;
 use crate::init::options::Checkpoint;
 use crate::init::tablespaces::TablespaceMap;
 use crate::init::{self, InitOptions, InitReport};
@@ -20,6 +19,7 @@ use crate::mirror::state::{MirrorFacts, MirrorState};
 use crate::run::APPLICATION_NAME;
 use crate::run::live::LiveStatus;
 use crate::status::{self, StatusConfig, Verdict};
+use walstream::protocol::command::ManifestChecksums;
 
 /// How long the lost coordinator may take to answer.
 const PRIMARY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ pub(super) async fn init(
         checkpoint: Checkpoint::Fast,
         max_rate: None,
         label: "walreceiver demo".to_owned(),
-        checksums: ChecksumAlgorithm::Crc32c,
+        checksums: ManifestChecksums::Crc32c,
         from_standby: false,
     };
     let report = init::init(options, &narrator.init_observer(), std::future::pending()).await?;

@@ -14,7 +14,6 @@ use walstream::protocol::identify::{BackupPosition, BackupTablespace};
 
 use super::InitOptions;
 use super::archive_channel::{ArchiveSender, archive_channel};
-use super::checksum::ChecksumAlgorithm;
 use super::disk_work::DiskWork;
 use super::error::InitError;
 use super::manifest::{self, ManifestError};
@@ -85,7 +84,7 @@ pub async fn start(
         } else {
             ManifestOption::No
         },
-        manifest_checksums: has_manifest.then(|| manifest_checksums(options.checksums)),
+        manifest_checksums: has_manifest.then_some(options.checksums),
         ..BaseBackup::default()
     });
     let failed = "could not start the base backup";
@@ -121,7 +120,7 @@ pub async fn receive(
     connection: &mut Connection,
     header: &BackupHeader,
     destinations: &[Destination],
-    algorithm: ChecksumAlgorithm,
+    algorithm: ManifestChecksums,
     disk_work: &DiskWork,
     observer: &dyn InitObserver,
 ) -> Result<ReceivedBackup, InitError> {
@@ -179,7 +178,7 @@ pub async fn receive(
 
 struct Receiving<'a> {
     destinations: &'a [Destination],
-    algorithm: ChecksumAlgorithm,
+    algorithm: ManifestChecksums,
     disk_work: &'a DiskWork,
     observer: &'a dyn InitObserver,
     archive: Option<OpenArchive>,
@@ -287,17 +286,6 @@ impl Receiving<'_> {
         self.unpacked.dropped.extend(unpacked.dropped);
         self.unpacked.late_links.extend(unpacked.late_links);
         Ok(())
-    }
-}
-
-fn manifest_checksums(algorithm: ChecksumAlgorithm) -> ManifestChecksums {
-    match algorithm {
-        ChecksumAlgorithm::None => ManifestChecksums::None,
-        ChecksumAlgorithm::Crc32c => ManifestChecksums::Crc32c,
-        ChecksumAlgorithm::Sha224 => ManifestChecksums::Sha224,
-        ChecksumAlgorithm::Sha256 => ManifestChecksums::Sha256,
-        ChecksumAlgorithm::Sha384 => ManifestChecksums::Sha384,
-        ChecksumAlgorithm::Sha512 => ManifestChecksums::Sha512,
     }
 }
 

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use walstream::{Lsn, SystemIdentifier, TimelineId};
 
-use super::checksum::{ChecksumAlgorithm, FileChecksum, decode_hex};
+use walsender::backup::file_checksum::{FileChecksum, decode_hex};
+use walstream::protocol::command::ManifestChecksums;
 
 /// Greatest length of a manifest in bytes that is accepted: about four million files.
 pub const MAX_LENGTH: usize = 512 << 20;
@@ -204,13 +205,13 @@ impl FileEntry {
         let checksum = match (self.algorithm, self.checksum) {
             (None, None) => None,
             (Some(name), Some(hex)) => {
-                let algorithm: ChecksumAlgorithm = name
+                let algorithm: ManifestChecksums = name
                     .parse()
                     .map_err(|_| broken("its checksum algorithm is unknown"))?;
                 let checksum = FileChecksum::parse(algorithm, &hex).ok_or_else(|| {
                     broken("its checksum has the wrong length or is no hexadecimal text")
                 })?;
-                (algorithm != ChecksumAlgorithm::None).then_some(checksum)
+                (algorithm != ManifestChecksums::None).then_some(checksum)
             }
             _ => return Err(broken("it has a checksum without algorithm or the reverse")),
         };

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
-use super::checksum::{ChecksumAlgorithm, FileChecksum};
 use super::manifest::BackupManifest;
+use walsender::backup::file_checksum::FileChecksum;
+use walstream::protocol::command::ManifestChecksums;
 
 /// Differences that a report keeps; the rest are counted.
 const SHOWN: usize = 20;
@@ -122,7 +123,7 @@ impl fmt::Display for Differences {
 pub fn compare(
     manifest: &BackupManifest,
     written: &[WrittenFile],
-    mut recompute: impl FnMut(&[u8], ChecksumAlgorithm) -> io::Result<FileChecksum>,
+    mut recompute: impl FnMut(&[u8], ManifestChecksums) -> io::Result<FileChecksum>,
 ) -> Differences {
     let mut differences = Differences::default();
     let mut unclaimed: HashMap<&[u8], &WrittenFile> = HashMap::new();
@@ -187,9 +188,10 @@ pub fn compare(
 mod tests {
     use super::*;
     use crate::init::manifest::ManifestFile;
+    use walsender::backup::file_checksum::Checksummer;
 
-    fn sum(algorithm: ChecksumAlgorithm, content: &[u8]) -> FileChecksum {
-        let mut sum = algorithm.start();
+    fn sum(algorithm: ManifestChecksums, content: &[u8]) -> FileChecksum {
+        let mut sum = Checksummer::new(algorithm);
         sum.update(content);
         sum.finish()
     }
@@ -198,11 +200,11 @@ mod tests {
         WrittenFile {
             path: path.as_bytes().into(),
             size: content.len() as u64,
-            checksum: sum(ChecksumAlgorithm::Crc32c, content),
+            checksum: sum(ManifestChecksums::Crc32c, content),
         }
     }
 
-    fn manifest(files: &[(&str, ChecksumAlgorithm, &[u8])]) -> BackupManifest {
+    fn manifest(files: &[(&str, ManifestChecksums, &[u8])]) -> BackupManifest {
         BackupManifest {
             version: 1,
             system_identifier: None,
@@ -211,7 +213,7 @@ mod tests {
                 .map(|(path, algorithm, content)| ManifestFile {
                     path: path.as_bytes().into(),
                     size: content.len() as u64,
-                    checksum: (*algorithm != ChecksumAlgorithm::None)
+                    checksum: (*algorithm != ManifestChecksums::None)
                         .then(|| sum(*algorithm, content)),
                 })
                 .collect(),
@@ -219,15 +221,15 @@ mod tests {
         }
     }
 
-    fn never(_: &[u8], _: ChecksumAlgorithm) -> io::Result<FileChecksum> {
+    fn never(_: &[u8], _: ManifestChecksums) -> io::Result<FileChecksum> {
         panic!("nothing needs a second reading")
     }
 
-    const CRC: ChecksumAlgorithm = ChecksumAlgorithm::Crc32c;
+    const CRC: ManifestChecksums = ManifestChecksums::Crc32c;
 
     #[test]
     fn equal_sets_in_any_order_are_equal() {
-        let manifest = manifest(&[("a", CRC, b"1"), ("b", ChecksumAlgorithm::None, b"22")]);
+        let manifest = manifest(&[("a", CRC, b"1"), ("b", ManifestChecksums::None, b"22")]);
         let files = [
             written("b", b"xx"),
             written("a", b"1"),
@@ -279,7 +281,7 @@ mod tests {
 
     #[test]
     fn another_algorithm_reads_the_file_again() {
-        let manifest = manifest(&[("a", ChecksumAlgorithm::Sha256, b"1")]);
+        let manifest = manifest(&[("a", ManifestChecksums::Sha256, b"1")]);
         let files = [written("a", b"1")];
         assert!(compare(&manifest, &files, |_, algorithm| Ok(sum(algorithm, b"1"))).is_empty());
         assert_eq!(

@@ -16,7 +16,6 @@
 
 pub mod archive_channel;
 pub mod backup;
-pub mod checksum;
 pub mod cleanup;
 pub mod command;
 pub mod disk_work;
@@ -42,7 +41,6 @@ use std::pin::pin;
 
 use crate::connection::{ConnInfo, Environment};
 
-use checksum::ChecksumAlgorithm;
 pub use command::run_command;
 pub use error::InitError;
 use options::{Checkpoint, InitArgs, MaxRate};
@@ -51,6 +49,7 @@ pub use report::InitReport;
 use server::{Server, ServerFacts};
 use tablespaces::TablespaceMap;
 use target::Vacant;
+use walstream::protocol::command::ManifestChecksums;
 use work::Work;
 
 /// Name under which a mirror is known to its primary when the connection string gives none.
@@ -77,7 +76,7 @@ pub struct InitOptions {
     /// Label of the backup.
     pub label: String,
     /// Checksums of the manifest.
-    pub checksums: ChecksumAlgorithm,
+    pub checksums: ManifestChecksums,
     /// Whether the server may be a standby.
     pub from_standby: bool,
 }

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use super::checksum::ChecksumAlgorithm;
 use super::tablespaces::TablespaceMapping;
+use walstream::protocol::command::ManifestChecksums;
 
 /// Options of `walreceiver init`.
 #[derive(Args, Clone, Debug)]
@@ -81,7 +81,7 @@ pub struct InitArgs {
 
     /// Checksum algorithm of the backup manifest: CRC32C, SHA224, SHA256, SHA384, SHA512 or NONE
     #[arg(long, value_name = "ALGORITHM", default_value = "CRC32C")]
-    pub manifest_checksums: ChecksumAlgorithm,
+    pub manifest_checksums: ManifestChecksums,
 
     /// Allow a server that is itself a standby as the source
     #[arg(long)]
@@ -197,7 +197,7 @@ mod tests {
             (args.primary.as_str(), args.checkpoint, args.no_slot),
             ("", Checkpoint::Fast, false)
         );
-        assert_eq!(args.manifest_checksums, ChecksumAlgorithm::Crc32c);
+        assert_eq!(args.manifest_checksums, ManifestChecksums::Crc32c);
         let args = "-D /m --primary host=h -S s -T /a=/b -T /c=/d -c spread -r 2M -l x \
             --manifest-checksums sha256 --from-standby -y --json";
         let args = parse(&args.split_whitespace().collect::<Vec<_>>()).unwrap();

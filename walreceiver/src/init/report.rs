@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use walstream::{Lsn, SystemIdentifier, TimelineId};
 
-use super::checksum::ChecksumAlgorithm;
 use super::slot::SlotOrigin;
+use walstream::protocol::command::ManifestChecksums;
 
 /// A mirror that was made.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub struct InitReport {
     /// Bytes of the archives received.
     pub bytes: u64,
     /// Algorithm by which all files were verified; `None` when the server has no manifest.
-    pub verified: Option<ChecksumAlgorithm>,
+    pub verified: Option<ManifestChecksums>,
     /// Files of the server that a mirror must not have.
     pub dropped: Vec<String>,
     /// How long it took.
@@ -72,7 +72,7 @@ impl InitReport {
             "tablespaces": tablespaces,
             "files": self.files,
             "bytes": self.bytes,
-            "verified": self.verified.map(ChecksumAlgorithm::name),
+            "verified": self.verified.map(ManifestChecksums::name),
             "dropped_files": self.dropped,
             "elapsed_ms": u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
         })
@@ -86,7 +86,7 @@ impl fmt::Display for InitReport {
         let seconds = self.elapsed.as_secs_f32();
         write!(f, "{} files, {mib} MiB in {seconds:.1} s", self.files)?;
         match self.verified {
-            Some(ChecksumAlgorithm::None) => write!(f, "; names and sizes verified")?,
+            Some(ManifestChecksums::None) => write!(f, "; names and sizes verified")?,
             Some(algorithm) => write!(f, "; all verified by {algorithm}")?,
             None => write!(f, "; not verified, this server has no backup manifest")?,
         }
@@ -132,7 +132,7 @@ mod tests {
             tablespaces: BTreeMap::from([(16384, "/ts".into())]),
             files: 10,
             bytes: 5 << 20,
-            verified: Some(ChecksumAlgorithm::Crc32c),
+            verified: Some(ManifestChecksums::Crc32c),
             dropped: vec![],
             elapsed: Duration::from_millis(1500),
         }

@@ -16,9 +16,10 @@ use std::path::{Component, Path, PathBuf};
 use tar::{Archive, Entry, EntryType};
 use thiserror::Error;
 
-use super::checksum::ChecksumAlgorithm;
 use super::manifest_check::WrittenFile;
 use super::tablespaces::{Tablespace, TablespaceMap};
+use walsender::backup::file_checksum::Checksummer;
+use walstream::protocol::command::ManifestChecksums;
 
 const BUFFER: usize = 256 << 10;
 
@@ -143,7 +144,7 @@ fn is_dropped(name: &Path) -> bool {
 pub fn unpack(
     source: impl Read,
     destination: &Destination,
-    algorithm: ChecksumAlgorithm,
+    algorithm: ManifestChecksums,
 ) -> Result<Unpacked, UnpackError> {
     let mut unpacker = Unpacker {
         destination,
@@ -171,7 +172,7 @@ pub fn unpack(
 
 struct Unpacker<'a> {
     destination: &'a Destination,
-    algorithm: ChecksumAlgorithm,
+    algorithm: ManifestChecksums,
     links: HashSet<PathBuf>,
     buffer: Vec<u8>,
     unpacked: Unpacked,
@@ -221,7 +222,7 @@ impl Unpacker<'_> {
             } else {
                 Some(create(path)?)
             };
-        let mut checksum = self.algorithm.start();
+        let mut checksum = Checksummer::new(self.algorithm);
         let mut size = 0_u64;
         loop {
             let length = match entry.read(&mut self.buffer) {

@@ -9,12 +9,13 @@ use walstream::protocol::identify::BackupPosition;
 use walstream::storage::backup_label::{BackupLabel, BackupSource};
 use walstream::storage::control::ControlFile;
 
-use super::checksum::{ChecksumAlgorithm, FileChecksum};
 use super::error::InitError;
 use super::manifest::BackupManifest;
 use super::manifest_check::{WrittenFile, compare};
 use super::server::ServerFacts;
 use crate::mirror::durable::FileError;
+use walsender::backup::file_checksum::{Checksummer, FileChecksum};
+use walstream::protocol::command::ManifestChecksums;
 
 /// Parses the manifest and compares the files with it. Blocks.
 ///
@@ -120,10 +121,10 @@ fn equal<T: PartialEq + ToString>(
     })
 }
 
-fn checksum_of_file(path: &Path, algorithm: ChecksumAlgorithm) -> io::Result<FileChecksum> {
+fn checksum_of_file(path: &Path, algorithm: ManifestChecksums) -> io::Result<FileChecksum> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 256 << 10];
-    let mut checksum = algorithm.start();
+    let mut checksum = Checksummer::new(algorithm);
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(checksum.finish()),
@@ -142,12 +143,12 @@ mod tests {
         let path = dir.path().join("file");
         fs::write(&path, b"123456789").unwrap();
         assert_eq!(
-            checksum_of_file(&path, ChecksumAlgorithm::Crc32c)
+            checksum_of_file(&path, ManifestChecksums::Crc32c)
                 .unwrap()
                 .to_string(),
             "839206e3"
         );
-        assert!(checksum_of_file(&dir.path().join("none"), ChecksumAlgorithm::Crc32c).is_err());
+        assert!(checksum_of_file(&dir.path().join("none"), ManifestChecksums::Crc32c).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use walstream::protocol::command::{ManifestChecksums, ManifestOption};
 use walstream::{Lsn, SystemIdentifier, TimelineId};
 
 use super::error::BackupError;
-use super::file_checksum::FileChecksum;
+use super::file_checksum::Checksummer;
 use crate::source::WalPosition;
 
 /// Manifests name the cluster since.
@@ -76,8 +76,8 @@ impl ManifestWriter {
     }
 
     /// A checksum for the next file.
-    pub(super) fn checksum(&self) -> FileChecksum {
-        FileChecksum::new(self.checksums)
+    pub(super) fn checksum(&self) -> Checksummer {
+        Checksummer::new(self.checksums)
     }
 
     /// Adds a file; `path` is below the data directory, through the link for one in a tablespace.
@@ -86,7 +86,7 @@ impl ManifestWriter {
         path: &[u8],
         size: u64,
         mtime_unix_s: i64,
-        checksum: FileChecksum,
+        checksum: Checksummer,
     ) -> Result<(), BackupError> {
         let Some(out) = &mut self.out else {
             return Ok(());
@@ -110,13 +110,13 @@ impl ManifestWriter {
             ", \"Size\": {size}, \"Last-Modified\": \"{}\"",
             gmt(mtime_unix_s)
         );
-        if let Some((algorithm, bytes)) = checksum.finish() {
+        if self.checksums != ManifestChecksums::None {
+            let checksum = checksum.finish();
             let _ = write!(
                 line,
-                ", \"Checksum-Algorithm\": \"{algorithm}\", \"Checksum\": \""
+                ", \"Checksum-Algorithm\": \"{}\", \"Checksum\": \"{checksum}\"",
+                checksum.algorithm
             );
-            push_hex(&mut line, &bytes);
-            line.push('"');
         }
         line.push_str(" }");
         out.put(&line)

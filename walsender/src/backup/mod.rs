@@ -26,7 +26,7 @@ mod compression;
 mod data_file;
 mod error;
 mod exclusions;
-mod file_checksum;
+pub mod file_checksum;
 mod manifest;
 mod page_checksum;
 mod producer;

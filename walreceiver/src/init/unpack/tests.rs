@@ -58,7 +58,7 @@ fn unpack_items(target: &Path, items: &[Item<'_>]) -> Result<Unpacked, UnpackErr
     unpack(
         &archive(items)[..],
         &main_archive(target, vec![]),
-        ChecksumAlgorithm::Crc32c,
+        ManifestChecksums::Crc32c,
     )
 }
 
@@ -77,7 +77,7 @@ fn files_directories_and_links_with_their_modes() {
     let unpacked = unpack(
         &archive(&items)[..],
         &destination,
-        ChecksumAlgorithm::Crc32c,
+        ManifestChecksums::Crc32c,
     )
     .unwrap();
     let mode = |name: &str| {
@@ -120,7 +120,7 @@ fn a_tablespace_is_named_by_its_link() {
         Item::File("PG_15_202209061/1", b"x"),
     ]);
     let destination = Destination::Tablespace(tablespace(16384, dir.path()));
-    let unpacked = unpack(&bytes[..], &destination, ChecksumAlgorithm::None).unwrap();
+    let unpacked = unpack(&bytes[..], &destination, ManifestChecksums::None).unwrap();
     assert_eq!(
         &*unpacked.files[0].path,
         b"pg_tblspc/16384/PG_15_202209061/1"
@@ -226,7 +226,7 @@ fn every_cut_within_an_entry_is_noticed() {
         let result = unpack(
             &bytes[..cut],
             &main_archive(dir.path(), vec![]),
-            ChecksumAlgorithm::None,
+            ManifestChecksums::None,
         );
         // Servers before 15 send no end mark, so an end between entries is an end.
         let between = cut == 0 || whole.contains(&cut) || cut > 2 * 512 + 1024 + 512;
@@ -244,7 +244,7 @@ fn damaged_headers_and_bytes_after_the_end_are_refused() {
         let result = unpack(
             &bad[..],
             &main_archive(dir.path(), vec![]),
-            ChecksumAlgorithm::None,
+            ManifestChecksums::None,
         );
         assert!(
             matches!(result, Err(UnpackError::Read(_))),
@@ -257,7 +257,7 @@ fn damaged_headers_and_bytes_after_the_end_are_refused() {
     let result = unpack(
         &more[..],
         &main_archive(dir.path(), vec![]),
-        ChecksumAlgorithm::None,
+        ManifestChecksums::None,
     );
     assert!(matches!(result, Err(UnpackError::Trailing)), "{result:?}");
 }

@@ -1,5 +1,6 @@
 //! `BASE_BACKUP` and its options.
 
+use super::manifest_checksums::ManifestChecksums;
 use super::option::{GenericOption, OptionValue, parse_bool};
 use super::scanner::push_literal;
 use super::{CommandError, Grammar};
@@ -58,26 +59,6 @@ pub enum ManifestOption {
     ForceEncode,
 }
 
-/// Checksum algorithm of a manifest.
-///
-/// # Source
-/// `pg_checksum_parse_type` in `src/common/checksum_helper.c`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ManifestChecksums {
-    /// No checksums.
-    None,
-    /// CRC-32C.
-    Crc32c,
-    /// SHA-224.
-    Sha224,
-    /// SHA-256.
-    Sha256,
-    /// SHA-384.
-    Sha384,
-    /// SHA-512.
-    Sha512,
-}
-
 /// Compression of a backup's archives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupCompression {
@@ -110,35 +91,6 @@ pub struct BackupTarget {
     pub name: String,
     /// What the target needs to know, such as a path.
     pub detail: Option<String>,
-}
-
-impl ManifestChecksums {
-    const NAMES: [(Self, &'static str); 6] = [
-        (Self::None, "NONE"),
-        (Self::Crc32c, "CRC32C"),
-        (Self::Sha224, "SHA224"),
-        (Self::Sha256, "SHA256"),
-        (Self::Sha384, "SHA384"),
-        (Self::Sha512, "SHA512"),
-    ];
-
-    /// The name, as a manifest has it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|(kind, _)| *kind == self)
-            .map_or("NONE", |(_, name)| name)
-    }
-
-    /// The algorithm of this name, in small letters or capitals.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES
-            .iter()
-            .find(|(_, known)| known.eq_ignore_ascii_case(name))
-            .map(|(kind, _)| *kind)
-    }
 }
 
 impl CompressionAlgorithm {

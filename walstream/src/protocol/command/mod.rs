@@ -6,6 +6,7 @@
 mod base_backup;
 mod error;
 mod grammar;
+mod manifest_checksums;
 mod option;
 mod parser;
 mod scanner;
@@ -15,10 +16,11 @@ mod tests;
 
 pub use base_backup::{
     BackupCheckpoint, BackupCompression, BackupTarget, BaseBackup, CompressionAlgorithm,
+    ManifestOption,
 };
-pub use base_backup::{ManifestChecksums, ManifestOption};
 pub use error::CommandError;
 pub use grammar::Grammar;
+pub use manifest_checksums::{ManifestChecksums, UnknownChecksums};
 pub use slot::{AlterReplicationSlot, CreateReplicationSlot, SlotKind, SnapshotAction};
 
 use std::fmt::Write;
