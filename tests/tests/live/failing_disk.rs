@@ -12,12 +12,11 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::geteuid;
 use walstream::Lsn;
 use walstream_tests::{
-    FakePrimary, Finished, LONG, Mirror, Program, Recording, SHORT, Workdir, wait_for,
+    FakePrimary, Finished, LONG, Mirror, Program, RecordedWal, Recording, SHORT, Workdir, wait_for,
 };
 
 /// A server of this WAL, and the highest flush position that it was told.
-fn server(recording: &Recording) -> Result<(FakePrimary, Arc<Mutex<Lsn>>)> {
-    let wal = recording.wal.clone();
+pub(crate) fn server(wal: RecordedWal) -> Result<(FakePrimary, Arc<Mutex<Lsn>>)> {
     let told = Arc::new(Mutex::new(Lsn::INVALID));
     let heard = Arc::clone(&told);
     let fake = FakePrimary::start(move |_, peer| {
@@ -48,7 +47,7 @@ fn fails_then_goes_on(
     words: &[&str],
     repair: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let (fake, told) = server(recording)?;
+    let (fake, told) = server(recording.wal.clone())?;
     let finished = run.args(["--primary", &fake.conninfo()]).run(LONG)?;
     finished.expect_failure(8, words)?;
     ensure!(!finished.stderr.contains("panicked"), "{finished}");

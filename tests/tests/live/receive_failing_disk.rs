@@ -2,38 +2,14 @@
 //! nothing that is not in the archive, and goes on where it was once the cause is gone.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use anyhow::{Context, Result, ensure};
 use walstream::Lsn;
-use walstream_tests::{FakePrimary, LONG, Program, Receivewal, Recording, SHORT, wait_for};
+use walstream_tests::{LONG, Program, Receivewal, Recording, SHORT, wait_for};
 
-use crate::failing_disk::build_shim;
+use crate::failing_disk::{build_shim, server};
 use crate::receive_faults::{SEGMENT, archive_from, held, served};
-
-/// A server of the recording's WAL, and the highest flush position that it was told.
-fn server(recording: &Recording) -> Result<(FakePrimary, Arc<Mutex<Lsn>>)> {
-    let wal = served(recording);
-    let told = Arc::new(Mutex::new(Lsn::INVALID));
-    let heard = Arc::clone(&told);
-    let fake = FakePrimary::start(move |_, peer| {
-        let from = wal.begin(peer)?;
-        wal.send(peer, from..wal.end())?;
-        loop {
-            let (tag, body) = peer.read_message()?;
-            if let (b'd', Some(flush)) = (tag, body.get(9..17)) {
-                let lsn = Lsn(u64::from_be_bytes(flush.try_into()?));
-                let mut highest = heard.lock().unwrap_or_else(PoisonError::into_inner);
-                *highest = lsn.max(*highest);
-            }
-            if tag == b'c' {
-                peer.copy_done()?;
-                return peer.done("START_REPLICATION");
-            }
-        }
-    })?;
-    Ok((fake, told))
-}
 
 /// The archive is the server's WAL from its first segment on, at least up to `least`; zeros may follow.
 fn ensure_own(recording: &Recording, ours: &Receivewal, start: Lsn, least: Lsn) -> Result<()> {
@@ -66,7 +42,7 @@ fn fails_then_goes_on(
     let recording = Recording::new()?;
     let start = Lsn(recording.held.0 & !(SEGMENT - 1));
     let ours = archive_from(start)?;
-    let (fake, told) = server(&recording)?;
+    let (fake, told) = server(served(&recording))?;
     let conninfo = fake.conninfo();
     let arguments = ["-D", "archive", "--synchronous", "-d", &conninfo];
     let finished = run(&ours, &arguments)?.run(LONG)?;
