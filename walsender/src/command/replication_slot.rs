@@ -30,7 +30,10 @@ pub(super) async fn create(
         slots.create_temporary_from(&create.slot, pid, restart_lsn)?;
     } else {
         let slot = create.slot.clone();
-        write_files(session, move |slots| slots.create_from(&slot, pid, restart_lsn)).await?;
+        write_files(session, move |slots| {
+            slots.create_from(&slot, pid, restart_lsn)
+        })
+        .await?;
     }
     let created = CreatedSlot {
         slot: create.slot.clone(),
