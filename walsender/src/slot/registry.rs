@@ -317,7 +317,6 @@ impl PhysicalSlots {
                 continue;
             };
             if let (Some(revoked), Some(pid)) = (&slot.revoked, slot.active_for) {
-                tracing::info!("terminating process {pid} to release replication slot \"{name}\"");
                 revoked.notify_one();
                 result.in_use.push((name.clone(), pid));
                 continue;
@@ -325,10 +324,16 @@ impl PhysicalSlots {
             slot.invalidated_at = Some(restart_lsn);
             slot.restart_lsn = None;
             slot.set_dirty();
+            result.invalidated.push((name.clone(), restart_lsn));
+        }
+        // Standbys do not wait for the log.
+        for (name, pid) in &result.in_use {
+            tracing::info!("terminating process {pid} to release replication slot \"{name}\"");
+        }
+        for (name, restart_lsn) in &result.invalidated {
             tracing::warn!(
                 "invalidating slot \"{name}\" because its restart_lsn {restart_lsn} exceeds max_slot_wal_keep_size"
             );
-            result.invalidated.push((name.clone(), restart_lsn));
         }
         self.save_all(&store)?;
         Ok(result)
