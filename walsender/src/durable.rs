@@ -30,11 +30,15 @@ impl FileError {
     }
 }
 
-/// Makes the entries of a directory durable.
+/// Makes the entries of a directory durable; the empty path, which is the parent of a plain name, is the current one.
 ///
 /// # Errors
 /// [`FileError`] when the directory cannot be opened or synced.
 pub fn sync_directory(directory: &Path) -> Result<(), FileError> {
+    let directory = match directory {
+        empty if empty.as_os_str().is_empty() => Path::new("."),
+        named => named,
+    };
     File::open(directory)
         .and_then(|handle| handle.sync_all())
         .map_err(FileError::of("sync", directory))
@@ -81,6 +85,12 @@ mod tests {
             1,
             "no temporary file is left"
         );
+    }
+
+    #[test]
+    fn a_plain_name_is_in_the_current_directory() {
+        let parent = Path::new("state").parent().unwrap();
+        sync_directory(parent).unwrap();
     }
 
     #[test]

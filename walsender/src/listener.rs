@@ -2,8 +2,8 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,10 +59,9 @@ impl Listener {
                 remove_dead_socket(path).await?;
                 let listener = UnixListener::bind(path)?;
                 let file = SocketFile(path.clone());
-                if has_rules {
-                    // PostgreSQL's default (`unix_socket_permissions`).
-                    std::fs::set_permissions(path, Permissions::from_mode(0o777))?;
-                }
+                // Whatever the umask is. For everybody is PostgreSQL's default (`unix_socket_permissions`).
+                let mode = if has_rules { 0o777 } else { 0o700 };
+                std::fs::set_permissions(path, Permissions::from_mode(mode))?;
                 Ok(Self {
                     address: address.clone(),
                     socket: Bound::Unix(listener),
@@ -130,12 +129,48 @@ fn begin(socket: Socket, peer: Peer, shared: &Arc<Shared>, connections: &mut Joi
     }
 }
 
-/// A file that a killed sender left is in the way; one that somebody listens at is not touched.
-async fn remove_dead_socket(path: &std::path::Path) -> io::Result<()> {
+/// A socket that a killed sender left is in the way; one that somebody listens at is not touched, nor is another file.
+async fn remove_dead_socket(path: &Path) -> io::Result<()> {
     match UnixStream::connect(path).await {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+        // The system says so of a file that is no socket, too.
+        Err(error)
+            if error.kind() == io::ErrorKind::ConnectionRefused
+                && std::fs::symlink_metadata(path)?.file_type().is_socket() =>
+        {
             std::fs::remove_file(path)
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_dead_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".s.PGSQL.5432");
+        let address = ListenAddress::Unix(path.clone());
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let in_use = |bound: io::Result<Listener>| {
+            assert_eq!(bound.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        };
+
+        std::fs::write(&path, "somebody's").unwrap();
+        in_use(Listener::bind(&address, false).await);
+        assert_eq!(std::fs::read(&path).unwrap(), b"somebody's");
+        std::fs::remove_file(&path).unwrap();
+
+        // Left by one that was killed.
+        drop(UnixListener::bind(&path).unwrap());
+        let listener = Listener::bind(&address, true).await.unwrap();
+        assert_eq!(mode(), 0o777);
+        in_use(Listener::bind(&address, true).await);
+        drop(listener);
+        assert!(!path.exists());
+
+        let _listener = Listener::bind(&address, false).await.unwrap();
+        assert_eq!(mode(), 0o700);
     }
 }

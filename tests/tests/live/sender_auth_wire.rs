@@ -295,3 +295,31 @@ fn who_is_not_let_in_holds_no_place_for_long() -> Result<()> {
         Ok(read_message(&mut next).is_ok_and(|(tag, _)| tag == b'R'))
     })
 }
+
+#[test]
+fn who_is_refused_has_his_place_until_he_goes_and_is_not_waited_for() -> Result<()> {
+    let scene = Scene::with(|config| config.max_waiting = 1)?;
+    let port = port_of(&scene)?;
+    let refused = |stream: &mut TcpStream| -> Result<()> {
+        // No replication.
+        let mut bytes = BytesMut::new();
+        StartupRequest::Startup(StartupMessage {
+            version: ProtocolVersion::V3_0,
+            parameters: vec![("user", "u_scram")],
+        })
+        .encode(&mut bytes);
+        stream.write_all(&bytes)?;
+        let (tag, content) = read_message(stream)?;
+        ensure!(tag == b'E' && told(&content)?.0 == "0A000", "message {tag}");
+        Ok(())
+    };
+    let mut stays = connect(port)?;
+    refused(&mut stays)?;
+    let mut next = connect(port)?;
+    ensure!(next.read(&mut [0]).unwrap_or(0) == 0, "a second place");
+    drop(stays);
+    wait_for("a place", SHORT, || {
+        let mut stream = connect(port)?;
+        Ok(refused(&mut stream).is_ok())
+    })
+}

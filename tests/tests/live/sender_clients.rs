@@ -3,9 +3,18 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use walsender::source::WalSource;
+use walsender::source::recording::{RecordedServer, Recording};
+use walsender::{ListenAddress, Sender, SenderConfig};
 use walstream::Lsn;
 use walstream::PgTimestamp;
 use walstream::protocol::copy::{StandbyMessage, StandbyStatusUpdate};
@@ -15,15 +24,25 @@ use walstream::protocol::message::{
 };
 use walstream_tests::{LONG, Receivewal, SHORT, Signal, wait_for};
 
+use crate::recorded_sender::RECORDING;
 use crate::serve_archive::{SEGMENT, archived, begin_at, ensure_same_wal, first_segment, wal_in};
 
+/// Name of a socket that nobody looks for.
+const SOCKET: &str = ".s.PGSQL.5432";
+
 /// A connection without a client library.
-pub(crate) struct RawClient(pub(crate) TcpStream);
+pub(crate) struct RawClient<S = TcpStream>(pub(crate) S);
 
 impl RawClient {
     pub(crate) fn connect(port: u16, application_name: &str) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(SHORT))?;
+        Self::begin(stream, application_name)
+    }
+}
+
+impl<S: Read + Write> RawClient<S> {
+    fn begin(stream: S, application_name: &str) -> Result<Self> {
         let mut client = Self(stream);
         let mut bytes = BytesMut::new();
         StartupRequest::Startup(StartupMessage {
@@ -87,6 +106,11 @@ impl RawClient {
     }
 
     pub(crate) fn report(&mut self, write: Lsn, flush: Lsn) -> Result<()> {
+        Ok(self.0.write_all(&Self::status_update(write, flush))?)
+    }
+
+    /// It asks for an answer.
+    fn status_update(write: Lsn, flush: Lsn) -> BytesMut {
         let message = StandbyMessage::StatusUpdate(StandbyStatusUpdate {
             write_lsn: write,
             flush_lsn: flush,
@@ -97,7 +121,7 @@ impl RawClient {
         let (mut payload, mut bytes) = (BytesMut::new(), BytesMut::new());
         message.encode(&mut payload);
         FrontendMessage::CopyData(&payload).encode(&mut bytes);
-        Ok(self.0.write_all(&bytes)?)
+        bytes
     }
 }
 
@@ -290,5 +314,85 @@ fn a_shutdown_waits_for_confirmation_but_not_for_ever() -> Result<()> {
     ensure!(finished.code() == Some(0), "{finished}");
     ensure!(!finished.stderr.contains("has not confirmed"), "{finished}");
     ensure_same_wal(&filled.archive.archive(), &follower.archive(), end)?;
+    Ok(())
+}
+
+/// A sender in this process, at a unix socket.
+struct Local {
+    directory: TempDir,
+    runtime: Runtime,
+    sender: Sender,
+    end: Lsn,
+}
+
+impl Local {
+    fn start() -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let server = RecordedServer::at_end(Recording::open(Path::new(RECORDING))?);
+        let end = server.flushed().borrow().lsn;
+        let config = SenderConfig::new(ListenAddress::Unix(directory.path().join(SOCKET)));
+        let runtime = Runtime::new()?;
+        let sender = runtime.block_on(Sender::start(config, Arc::new(server)))?;
+        Ok(Self {
+            directory,
+            runtime,
+            sender,
+            end,
+        })
+    }
+
+    fn connect(&self) -> Result<UnixStream> {
+        let stream = UnixStream::connect(self.directory.path().join(SOCKET))?;
+        stream.set_read_timeout(Some(SHORT))?;
+        Ok(stream)
+    }
+}
+
+/// A client that hears why its connection ends has a second to go; a shutdown does not give it that.
+#[test]
+fn a_shutdown_does_not_wait_for_clients_that_do_nothing() -> Result<()> {
+    // A loaded machine may be slow once in a while.
+    for _ in 0..10 {
+        let local = Local::start()?;
+        let mut refused = local.connect()?;
+        refused.write_all(b"\0\0\0\x09\0\x02\0\0\0")?;
+        refused.read_exact(&mut [0])?;
+        let mut idle = RawClient::begin(local.connect()?, "idle")?;
+        let began = Instant::now();
+        local.runtime.block_on(local.sender.shut_down(LONG));
+        let took = began.elapsed();
+        let told = idle.until(b'Z').unwrap_err().to_string();
+        ensure!(told.contains("57P01"), "{told}");
+        if took < Duration::from_secs(1) {
+            return Ok(());
+        }
+    }
+    bail!("each took a second or more")
+}
+
+#[test]
+fn answers_that_a_standby_asks_for_and_does_not_read_are_not_kept_for_it() -> Result<()> {
+    const ASKED: usize = 100_000;
+    let local = Local::start()?;
+    // The system keeps 200 kB for a unix socket, unlike megabytes for another.
+    let mut client = RawClient::begin(local.connect()?, "asks")?;
+    let end = local.end;
+    client.start(end)?;
+    let asks = RawClient::<UnixStream>::status_update(end, end);
+    for _ in 0..ASKED {
+        client.0.write_all(&asks)?;
+    }
+    let mut bytes = BytesMut::new();
+    FrontendMessage::CopyDone.encode(&mut bytes);
+    client.0.write_all(&bytes)?;
+    let mut answers = 0;
+    while client.message()?.0 == b'd' {
+        answers += 1;
+    }
+    ensure!((1..ASKED).contains(&answers), "{answers} answers");
+    // It goes on as if nothing had been.
+    client.until(b'Z')?;
+    client.query("IDENTIFY_SYSTEM")?;
+    client.until(b'D')?;
     Ok(())
 }

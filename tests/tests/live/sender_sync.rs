@@ -79,6 +79,7 @@ fn a_commit_waits_for_the_standbys_that_the_rule_requires() -> Result<()> {
         }))
     })?;
     still_waits(&flush)?;
+    ensure!(sender.released_lsn(WaitMode::RemoteFlush) == start);
     let status = sender.standbys();
     let first = status.iter().find(|status| status.application_name == "a");
     let first = first.context("a is there")?;

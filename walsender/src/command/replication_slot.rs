@@ -1,5 +1,7 @@
 //! `CREATE_REPLICATION_SLOT`, `READ_REPLICATION_SLOT` and `DROP_REPLICATION_SLOT`, for physical slots.
 
+use std::sync::Arc;
+
 use walstream::protocol::command::{CreateReplicationSlot, SlotKind};
 use walstream::protocol::identify::{CreatedSlot, SlotPosition};
 use walstream::{Lsn, TimelineId};
@@ -20,14 +22,18 @@ pub(super) async fn create(
     let SlotKind::Physical { reserve_wal } = create.kind else {
         return Err(super::unsupported("a logical replication slot"));
     };
-    let restart_lsn = reserve_wal.then(|| session.shared.source.restart_lsn());
+    let source = Arc::clone(&session.shared.source);
+    let restart_lsn = move || reserve_wal.then(|| source.restart_lsn());
     let (slots, pid) = (&session.shared.slots, session.key.pid);
     if create.temporary {
         // At once, as the connection must not end in between.
-        slots.create_temporary(&create.slot, pid, restart_lsn)?;
+        slots.create_temporary_from(&create.slot, pid, restart_lsn)?;
     } else {
         let slot = create.slot.clone();
-        write_files(session, move |slots| slots.create(&slot, pid, restart_lsn)).await?;
+        write_files(session, move |slots| {
+            slots.create_from(&slot, pid, restart_lsn)
+        })
+        .await?;
     }
     let created = CreatedSlot {
         slot: create.slot.clone(),

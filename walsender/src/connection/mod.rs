@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 
@@ -26,7 +26,7 @@ use socket::Socket;
 use startup::{SessionStart, Startup};
 
 use crate::refusal::Refusal;
-use crate::sender::Shared;
+use crate::sender::{LifeWatch, Shared};
 
 /// How long a client may take to read why it is refused.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,25 +93,16 @@ pub(crate) async fn serve(
     waiting: OwnedSemaphorePermit,
 ) {
     let mut client = Client::new(socket);
-    let mut life = shared.life();
-    // Nobody waits for those that are not let in yet.
-    let begun = tokio::select! {
-        begun = begin(&mut client, &peer, &shared) => begun,
-        () = life.ends() => return,
+    let (mut life, mut ends) = (shared.life(), shared.life());
+    // Nobody waits for those that are not let in, those included that are told why. They have their place until they go.
+    let entered = tokio::select! {
+        entered = enter(&mut client, &peer, &shared, &mut life) => entered,
+        () = ends.ends() => return,
+    };
+    let Some((start, _place)) = entered else {
+        return;
     };
     drop(waiting);
-    let start = match begun {
-        Ok(Some(start)) => start,
-        Ok(None) | Err(Interruption::ShutDown) => return,
-        Err(Interruption::Refused(refusal)) => return refuse(&mut client, &peer, &refusal).await,
-        Err(Interruption::Gone(error)) => {
-            return debug!(?peer, "connection did not begin: {error}");
-        }
-    };
-    let Ok(_place) = shared.places.try_acquire() else {
-        let refusal = Refusal::fatal("53300", "sorry, too many clients already");
-        return refuse(&mut client, &peer, &refusal).await;
-    };
     info!(
         ?peer,
         user = start.user,
@@ -130,8 +121,33 @@ pub(crate) async fn serve(
             }
         }
         Err(Interruption::Gone(error)) => info!(?peer, "connection is lost: {error}"),
-        Err(Interruption::Refused(refusal)) => refuse(&mut client, &peer, &refusal).await,
+        Err(Interruption::Refused(refusal)) => {
+            refuse(&mut client, &peer, &refusal, &mut life).await;
+        }
     }
+}
+
+/// Lets the client in, to one of the places for sessions. `None` when it is not, and knows.
+async fn enter<'a>(
+    client: &mut Client,
+    peer: &Peer,
+    shared: &'a Shared,
+    life: &mut LifeWatch,
+) -> Option<(SessionStart, SemaphorePermit<'a>)> {
+    let refusal = match begin(client, peer, shared).await {
+        Ok(Some(start)) => match shared.places.try_acquire() {
+            Ok(place) => return Some((start, place)),
+            Err(_) => Refusal::fatal("53300", "sorry, too many clients already"),
+        },
+        Ok(None) | Err(Interruption::ShutDown) => return None,
+        Err(Interruption::Refused(refusal)) => refusal,
+        Err(Interruption::Gone(error)) => {
+            debug!(?peer, "connection did not begin: {error}");
+            return None;
+        }
+    };
+    refuse(client, peer, &refusal, life).await;
+    None
 }
 
 /// From the first byte to the end of authentication, within the time for it. `None` for a client that wants no session.
@@ -171,7 +187,8 @@ async fn begin(
     }
 }
 
-async fn refuse(client: &mut Client, peer: &Peer, refusal: &Refusal) {
+/// Tells the client why the connection ends.
+async fn refuse(client: &mut Client, peer: &Peer, refusal: &Refusal, life: &mut LifeWatch) {
     info!(
         ?peer,
         sqlstate = refusal.sqlstate,
@@ -181,6 +198,11 @@ async fn refuse(client: &mut Client, peer: &Peer, refusal: &Refusal) {
     client.answer.error(refusal);
     // The client may be gone already; nothing more is to be done for it.
     if matches!(timeout(REFUSAL_TIMEOUT, client.flush()).await, Ok(Ok(()))) {
-        let _ = timeout(LAST_WORDS_TIMEOUT, client.close()).await;
+        tokio::select! {
+            biased;
+            _ = timeout(LAST_WORDS_TIMEOUT, client.close()) => {}
+            // What has come was read. Nobody waits for a client that does nothing, such as one that its user has left alone.
+            () = life.ends() => {}
+        }
     }
 }

@@ -113,11 +113,22 @@ impl PhysicalSlots {
     /// # Source
     /// `ReplicationSlotCreate` in `src/backend/replication/slot.c`.
     pub fn create(&self, name: &str, pid: u32, restart_lsn: Option<Lsn>) -> Result<(), SlotError> {
+        self.create_from(name, pid, || restart_lsn)
+    }
+
+    /// As [`create`](Self::create). `restart_lsn` is asked when the slot is about to count: whoever asks what is kept
+    /// afterwards hears of it, so that its WAL cannot be removed in between.
+    pub(crate) fn create_from(
+        &self,
+        name: &str,
+        pid: u32,
+        restart_lsn: impl FnOnce() -> Option<Lsn>,
+    ) -> Result<(), SlotError> {
         let store = self.lock_store();
-        let mut entry = SlotEntry::new(restart_lsn, None);
+        let mut entry = SlotEntry::new(None, None);
         // Nobody else may use it before it is durable.
         entry.active_for = Some(pid);
-        self.insert(name, entry)?;
+        self.insert(name, entry, restart_lsn)?;
         if store.is_some() {
             // Under both locks: what a leftover file keeps is kept at every moment.
             self.with(name, |slot| {
@@ -147,10 +158,27 @@ impl PhysicalSlots {
         pid: u32,
         restart_lsn: Option<Lsn>,
     ) -> Result<(), SlotError> {
-        self.insert(name, SlotEntry::new(restart_lsn, Some(pid)))
+        self.create_temporary_from(name, pid, || restart_lsn)
     }
 
-    fn insert(&self, name: &str, entry: SlotEntry) -> Result<(), SlotError> {
+    /// As [`create_temporary`](Self::create_temporary), with `restart_lsn` as in [`create_from`](Self::create_from).
+    pub(crate) fn create_temporary_from(
+        &self,
+        name: &str,
+        pid: u32,
+        restart_lsn: impl FnOnce() -> Option<Lsn>,
+    ) -> Result<(), SlotError> {
+        self.insert(name, SlotEntry::new(None, Some(pid)), restart_lsn)
+    }
+
+    /// # Source
+    /// `ReplicationSlotReserveWal` in `src/backend/replication/slot.c` looks afterwards whether the WAL is still there.
+    fn insert(
+        &self,
+        name: &str,
+        mut entry: SlotEntry,
+        restart_lsn: impl FnOnce() -> Option<Lsn>,
+    ) -> Result<(), SlotError> {
         validate_name(name)?;
         let mut slots = self.lock();
         if slots.contains_key(name) {
@@ -159,6 +187,7 @@ impl PhysicalSlots {
         if slots.len() >= self.shared.max_slots {
             return Err(SlotError::AllInUse);
         }
+        entry.restart_lsn = restart_lsn();
         slots.insert(name.to_owned(), entry);
         Ok(())
     }
@@ -288,7 +317,6 @@ impl PhysicalSlots {
                 continue;
             };
             if let (Some(revoked), Some(pid)) = (&slot.revoked, slot.active_for) {
-                tracing::info!("terminating process {pid} to release replication slot \"{name}\"");
                 revoked.notify_one();
                 result.in_use.push((name.clone(), pid));
                 continue;
@@ -296,10 +324,16 @@ impl PhysicalSlots {
             slot.invalidated_at = Some(restart_lsn);
             slot.restart_lsn = None;
             slot.set_dirty();
+            result.invalidated.push((name.clone(), restart_lsn));
+        }
+        // Standbys do not wait for the log.
+        for (name, pid) in &result.in_use {
+            tracing::info!("terminating process {pid} to release replication slot \"{name}\"");
+        }
+        for (name, restart_lsn) in &result.invalidated {
             tracing::warn!(
                 "invalidating slot \"{name}\" because its restart_lsn {restart_lsn} exceeds max_slot_wal_keep_size"
             );
-            result.invalidated.push((name.clone(), restart_lsn));
         }
         self.save_all(&store)?;
         Ok(result)
@@ -392,7 +426,7 @@ impl AcquiredSlot {
     /// # Source
     /// `PhysicalConfirmReceivedLocation` in `src/backend/replication/walsender.c`.
     pub fn confirm(&self, flush_lsn: Lsn) -> Option<Lsn> {
-        let before = self.slots.with(&self.name, |slot| {
+        let before = self.with(|slot| {
             let before = slot.restart_lsn.replace(flush_lsn);
             if before != Some(flush_lsn) {
                 slot.set_dirty();
@@ -406,11 +440,24 @@ impl AcquiredSlot {
     pub(crate) fn revocation(&self) -> Arc<Notify> {
         Arc::clone(&self.revoked)
     }
+
+    /// Changes the slot; nothing when it was dropped, as by a command that its connection had cancelled, even if there is
+    /// another one of its name.
+    fn with<T>(&self, change: impl FnOnce(&mut SlotEntry) -> T) -> Option<T> {
+        let changed = self.slots.with(&self.name, |slot| {
+            let is_same = |revoked| Arc::ptr_eq(revoked, &self.revoked);
+            slot.revoked
+                .as_ref()
+                .is_some_and(is_same)
+                .then(|| change(slot))
+        });
+        changed.flatten()
+    }
 }
 
 impl Drop for AcquiredSlot {
     fn drop(&mut self) {
-        self.slots.with(&self.name, |slot| {
+        self.with(|slot| {
             slot.active_for = slot.owner;
             slot.revoked = None;
         });

@@ -227,10 +227,8 @@ fn make_directory(directory: &Path) -> Result<(), FileError> {
         .mode(DIRECTORY_MODE)
         .create(directory)
     {
-        Ok(()) => match directory.parent() {
-            Some(parent) if parent != Path::new("") => sync_directory(parent),
-            _ => sync_directory(Path::new(".")),
-        },
+        // The root is there always.
+        Ok(()) => directory.parent().map_or(Ok(()), sync_directory),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(FileError::of("make directory", directory)(error)),
     }

@@ -200,3 +200,34 @@ fn obsolete_slots_are_lost_once_nobody_uses_them() {
     assert!(!slots.acquire("free", BOB).unwrap().is_invalidated());
     assert_eq!(restart_lsn(&slots, "free"), Some(Lsn(70)));
 }
+
+#[test]
+fn what_is_kept_counts_from_when_the_position_was_asked() {
+    let slots = PhysicalSlots::in_memory(2);
+    let other = slots.clone();
+    let (asked, heard) = std::sync::mpsc::channel();
+    slots
+        .create_from("s", 1, || {
+            std::thread::spawn(move || asked.send(other.retained_from()));
+            Some(Lsn(8))
+        })
+        .unwrap();
+    assert_eq!(heard.recv().unwrap(), Some(Lsn(8)));
+}
+
+#[test]
+fn who_had_a_slot_that_was_dropped_has_none_of_its_name() {
+    let slots = PhysicalSlots::in_memory(2);
+    slots.create("s", 1, Some(Lsn(8))).unwrap();
+    let gone = slots.acquire("s", 1).unwrap();
+    slots.drop_slot("s", 1).unwrap();
+    slots.create("s", 2, Some(Lsn(16))).unwrap();
+    let _used = slots.acquire("s", 2).unwrap();
+    assert_eq!(gone.confirm(Lsn(24)), None);
+    assert_eq!(slots.read("s").unwrap().restart_lsn, Some(Lsn(16)));
+    drop(gone);
+    assert!(matches!(
+        slots.acquire("s", 3),
+        Err(SlotError::InUse { pid: 2, .. })
+    ));
+}

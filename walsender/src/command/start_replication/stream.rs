@@ -27,6 +27,10 @@ use crate::source::{LaterPiece, SegmentFile, SourceError, WalPiece, WalPosition}
 const MAX_SEND_SIZE: u64 = 512 << 10;
 const WAL_PAGE: u64 = 8 << 10;
 
+/// With more bytes than these unsent, a standby's requests for a keepalive are not answered: one that asks and does not
+/// read could make us hold any number of answers.
+const MAX_UNSENT: u64 = 2 * MAX_SEND_SIZE;
+
 /// What was asked for.
 #[derive(Debug)]
 pub(super) struct StreamStart {
@@ -307,7 +311,7 @@ impl<'a> Stream<'a> {
                 "the standby reports {flush_lsn} as flushed, and had reported {before}: its slot goes back, too"
             );
         }
-        if update.reply_requested {
+        if update.reply_requested && client.answer.length() < MAX_UNSENT {
             self.keepalive(client, false);
         }
     }
