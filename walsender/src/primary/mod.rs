@@ -90,7 +90,7 @@ struct Inner {
     retention: Retention,
     backup_facts: BackupFacts,
     /// The newest history that was asked for.
-    history: Mutex<Option<TimelineHistory>>,
+    history: Mutex<Option<Arc<TimelineHistory>>>,
 }
 
 impl Primary {
@@ -236,15 +236,7 @@ impl Inner {
         if timeline == newest {
             return Ok(segment);
         }
-        let mut cached = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached
-            .as_ref()
-            .is_none_or(|history| history.timeline() != newest)
-        {
-            let content = self.wal.history(newest)?;
-            *cached = content.and_then(|content| TimelineHistory::parse(newest, &content).ok());
-        }
-        let Some(history) = &*cached else {
+        let Some(history) = self.newest_history(newest)? else {
             return Ok(segment);
         };
         match (
@@ -259,6 +251,26 @@ impl Inner {
             }
             _ => Ok(segment),
         }
+    }
+
+    /// The history of the newest timeline; `None` when there is none.
+    fn newest_history(
+        &self,
+        newest: TimelineId,
+    ) -> Result<Option<Arc<TimelineHistory>>, SourceError> {
+        let cached = || self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = cached().clone();
+        if known
+            .as_ref()
+            .is_some_and(|history| history.timeline() == newest)
+        {
+            return Ok(known);
+        }
+        let content = self.wal.history(newest)?;
+        let history = content.and_then(|content| TimelineHistory::parse(newest, &content).ok());
+        let history = history.map(Arc::new);
+        cached().clone_from(&history);
+        Ok(history)
     }
 }
 
