@@ -29,6 +29,7 @@ mod wal_files;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ struct Inner {
     wal: WalFiles,
     retention: Retention,
     backup_facts: BackupFacts,
+    /// As of the last backup that began: `pg_checksums` changes it while the server is down.
+    has_data_checksums: AtomicBool,
     /// The newest history that was asked for.
     history: Mutex<Option<Arc<TimelineHistory>>>,
 }
@@ -103,12 +106,7 @@ impl Primary {
             reason: error.to_string(),
         })?;
         let directory = DataDirectory::new(&config.data_directory);
-        let control = blocking({
-            let directory = directory.clone();
-            move || directory.control()
-        })
-        .await?
-        .0;
+        let control = directory.read_control().await?;
         let session = SqlSession::connect(&config.conninfo)
             .await?
             .without_notices();
@@ -139,6 +137,7 @@ impl Primary {
             identity,
             flushed,
             retention,
+            has_data_checksums: AtomicBool::new(backup_facts.has_data_checksums),
             backup_facts,
             history: Mutex::default(),
             config,
