@@ -60,9 +60,10 @@ impl Log {
                 })
                 .collect();
             for task in running {
-                if !matches!(task.await, Ok(Ok(()))) {
-                    return Duration::MAX;
-                }
+                task.await
+                    .map_err(anyhow::Error::from)
+                    .flatten()
+                    .unwrap_or_else(|error| die(&error));
             }
             began.elapsed()
         })
@@ -70,9 +71,7 @@ impl Log {
 }
 
 fn append(c: &mut Criterion) {
-    let Ok(log) = Log::new() else {
-        return;
-    };
+    let log = Log::new().unwrap_or_else(|error| die(&error));
     let mut group = c.benchmark_group("append");
     group.throughput(Throughput::Bytes(u64::try_from(PAYLOAD).unwrap_or(0)));
     group.bench_function("append", |b| {
@@ -81,9 +80,8 @@ fn append(c: &mut Criterion) {
                 let message = LogicalMessage::new("bench", &[7; PAYLOAD]);
                 let began = Instant::now();
                 for _ in 0..count {
-                    if black_box(log.log.append_message(&message).await).is_err() {
-                        return Duration::MAX;
-                    }
+                    let appended = log.log.append_message(&message).await;
+                    black_box(appended.unwrap_or_else(|error| die(&error.into())));
                 }
                 log.log.release(log.log.flushed_lsn());
                 began.elapsed()
@@ -95,17 +93,19 @@ fn append(c: &mut Criterion) {
     let mut group = c.benchmark_group("commit");
     group.sample_size(10);
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("sync");
-    if let Ok(file) = std::fs::File::create(&path)
-        && file.write_all_at(&vec![0; 1 << 20], 0).is_ok()
-        && file.sync_all().is_ok()
-    {
-        group.bench_function("sync", |b| {
-            b.iter(|| {
-                file.write_all_at(&[1; 8192], 8192)
-                    .and_then(|()| file.sync_data())
-            });
+    let file = std::fs::File::create(&path).and_then(|file| {
+        file.write_all_at(&vec![0; 1 << 20], 0)?;
+        file.sync_all()?;
+        Ok(file)
+    });
+    let file = file.unwrap_or_else(|error| die(&error.into()));
+    group.bench_function("sync", |b| {
+        b.iter(|| {
+            file.write_all_at(&[1; 8192], 8192)
+                .and_then(|()| file.sync_data())
+                .unwrap_or_else(|error| die(&error.into()));
         });
-    }
+    });
     let _ = std::fs::remove_file(&path);
     for tasks in [1, 10, 100] {
         group.throughput(Throughput::Elements(tasks));
@@ -114,6 +114,12 @@ fn append(c: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// A bench has no way to fail but this.
+fn die(error: &anyhow::Error) -> ! {
+    eprintln!("append: {error:#}");
+    std::process::exit(1)
 }
 
 criterion_group!(benches, append);

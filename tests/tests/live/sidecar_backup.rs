@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use walreceiver::demo::postgres_programs::PostgresPrograms;
-use walstream_tests::{Cluster, ClusterOptions, LONG, Program, SHORT, server_version, wait_for};
+use walstream_tests::{
+    Cluster, ClusterOptions, LONG, Program, SHORT, StopMode, server_version, wait_for,
+};
 
 use crate::recorded_sender::replication_command;
 use crate::sidecar::Sidecar;
@@ -305,10 +307,11 @@ fn archives_are_those_of_postgresql() -> Result<()> {
     Ok(())
 }
 
-/// A page of a table is damaged on disk, long after the server has written it.
+/// A page of a table is damaged on disk, long after the server has written it. Then checksums are given up while the server is
+/// down, and nothing is verified any more.
 #[test]
 fn a_damaged_page_fails_the_backup_as_in_postgresql() -> Result<()> {
-    let (primary, sidecar, _) = server_with_tablespace(Sidecar::start, 15)?;
+    let (mut primary, sidecar, _) = server_with_tablespace(Sidecar::start, 15)?;
     let (work, programs) = (&sidecar.work, server_version(15)?);
     let file = primary.query("SELECT pg_relation_filepath('pgbench_accounts')")?;
     let mut table = File::options()
@@ -352,6 +355,17 @@ fn a_damaged_page_fails_the_backup_as_in_postgresql() -> Result<()> {
         &["--no-verify-checksums"],
     )?;
     ensure!(unverified.code() == Some(0), "{unverified}");
+    primary.stop(StopMode::Fast)?;
+    let data_dir = primary.data_dir().display().to_string();
+    primary.run("pg_checksums", &["--disable", "-D", &data_dir])?;
+    primary.start()?;
+    for (name, conninfo) in [
+        ("ours_without", sidecar.conninfo()),
+        ("theirs_without", primary.conninfo()),
+    ] {
+        let without = take(name, &conninfo, &[])?;
+        ensure!(without.code() == Some(0), "{without}");
+    }
     Ok(())
 }
 

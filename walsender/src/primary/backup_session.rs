@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 use tokio_postgres::types::PgLsn;
@@ -44,7 +45,10 @@ impl LiveServer for PrimaryBackups {
     }
 
     fn facts(&self) -> BackupFacts {
-        self.0.backup_facts.clone()
+        BackupFacts {
+            has_data_checksums: self.0.has_data_checksums.load(Ordering::Relaxed),
+            ..self.0.backup_facts.clone()
+        }
     }
 
     fn control_file(&self) -> Result<Vec<u8>, BackupError> {
@@ -125,6 +129,10 @@ async fn start(inner: Arc<Inner>, label: &str, fast: bool) -> Result<BackupStart
             has_timeline_line: true,
             incremental_from: None,
         };
+        let control = inner.directory.read_control().await?;
+        inner
+            .has_data_checksums
+            .store(control.has_data_checksums(), Ordering::Relaxed);
         let directory = inner.directory.clone();
         let tablespaces = blocking(move || {
             find_tablespaces(directory.path()).map_err(|error| PrimaryError::Answer {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use walstream::storage::control::{ControlError, ControlFile};
 
+use super::blocking;
 use super::error::PrimaryError;
 use crate::durable::FileError;
 
@@ -66,6 +67,12 @@ impl DataDirectory {
                 Err(source) => return Err(PrimaryError::Control { path, source }),
             }
         }
+    }
+
+    /// The control file as it is now, read where blocking is allowed.
+    pub(crate) async fn read_control(&self) -> Result<ControlFile, PrimaryError> {
+        let directory = self.clone();
+        Ok(blocking(move || directory.control()).await?.0)
     }
 
     /// Checks that the directory that a server names is this one, where it can be seen from here.

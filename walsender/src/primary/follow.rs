@@ -78,6 +78,8 @@ async fn connect(inner: &Inner) -> Result<SqlSession, PrimaryError> {
     if found != expected {
         return Err(PrimaryError::Replaced { expected, found });
     }
+    let control = inner.directory.read_control().await?;
+    identity::check_directory(&session, &control, &inner.directory).await?;
     let position = identity::position(&session).await?;
     check_goes_on(inner, position)?;
     primary_slot::prepare(&session, &inner.config.slot).await?;

@@ -47,7 +47,7 @@ pub(super) async fn read(
     control: &ControlFile,
     directory: &DataDirectory,
 ) -> Result<SourceIdentity, PrimaryError> {
-    check_system(session, control, directory).await?;
+    check_directory(session, control, directory).await?;
     let what = "read the primary's settings";
     let rows = session
         .client
@@ -85,9 +85,6 @@ pub(super) async fn read(
         what: "server_version_num",
         found: version,
     })?;
-    if let Some(path) = settings.get("data_directory") {
-        directory.check_same(Path::new(path))?;
-    }
     let is_reported = |name: &str| {
         let since = REPORTED_SINCE.iter().find(|(known, _)| *known == name);
         since.is_none_or(|(_, since)| *since <= server_version_num)
@@ -106,21 +103,29 @@ pub(super) async fn read(
     })
 }
 
-/// Checks that the server has the directory's system identifier.
-async fn check_system(
+/// Checks that the server has the directory's system identifier, and names the same directory where it names one to us.
+pub(super) async fn check_directory(
     session: &SqlSession,
     control: &ControlFile,
     directory: &DataDirectory,
 ) -> Result<(), PrimaryError> {
     let server = system_identifier(session).await?;
-    if server == control.system_identifier {
-        return Ok(());
+    if server != control.system_identifier {
+        return Err(PrimaryError::OtherSystem {
+            server,
+            found: control.system_identifier,
+            directory: PathBuf::from(directory.path()),
+        });
     }
-    Err(PrimaryError::OtherSystem {
-        server,
-        found: control.system_identifier,
-        directory: PathBuf::from(directory.path()),
-    })
+    let what = "read the primary's data directory";
+    // Who may not read the setting does not find it in the view.
+    let sql = "SELECT setting FROM pg_settings WHERE name = 'data_directory'";
+    let row = session.client.query_opt(sql, &[]).await;
+    let Some(row) = row.map_err(PrimaryError::sql(what))? else {
+        return Ok(());
+    };
+    let path: String = row.try_get(0).map_err(PrimaryError::sql(what))?;
+    directory.check_same(Path::new(&path))
 }
 
 pub(super) async fn system_identifier(

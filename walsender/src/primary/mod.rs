@@ -29,6 +29,7 @@ mod wal_files;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,8 +90,10 @@ struct Inner {
     wal: WalFiles,
     retention: Retention,
     backup_facts: BackupFacts,
+    /// As of the last backup that began: `pg_checksums` changes it while the server is down.
+    has_data_checksums: AtomicBool,
     /// The newest history that was asked for.
-    history: Mutex<Option<TimelineHistory>>,
+    history: Mutex<Option<Arc<TimelineHistory>>>,
 }
 
 impl Primary {
@@ -103,12 +106,7 @@ impl Primary {
             reason: error.to_string(),
         })?;
         let directory = DataDirectory::new(&config.data_directory);
-        let control = blocking({
-            let directory = directory.clone();
-            move || directory.control()
-        })
-        .await?
-        .0;
+        let control = directory.read_control().await?;
         let session = SqlSession::connect(&config.conninfo)
             .await?
             .without_notices();
@@ -139,6 +137,7 @@ impl Primary {
             identity,
             flushed,
             retention,
+            has_data_checksums: AtomicBool::new(backup_facts.has_data_checksums),
             backup_facts,
             history: Mutex::default(),
             config,
@@ -236,15 +235,7 @@ impl Inner {
         if timeline == newest {
             return Ok(segment);
         }
-        let mut cached = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached
-            .as_ref()
-            .is_none_or(|history| history.timeline() != newest)
-        {
-            let content = self.wal.history(newest)?;
-            *cached = content.and_then(|content| TimelineHistory::parse(newest, &content).ok());
-        }
-        let Some(history) = &*cached else {
+        let Some(history) = self.newest_history(newest)? else {
             return Ok(segment);
         };
         match (
@@ -259,6 +250,26 @@ impl Inner {
             }
             _ => Ok(segment),
         }
+    }
+
+    /// The history of the newest timeline; `None` when there is none.
+    fn newest_history(
+        &self,
+        newest: TimelineId,
+    ) -> Result<Option<Arc<TimelineHistory>>, SourceError> {
+        let cached = || self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = cached().clone();
+        if known
+            .as_ref()
+            .is_some_and(|history| history.timeline() == newest)
+        {
+            return Ok(known);
+        }
+        let content = self.wal.history(newest)?;
+        let history = content.and_then(|content| TimelineHistory::parse(newest, &content).ok());
+        let history = history.map(Arc::new);
+        cached().clone_from(&history);
+        Ok(history)
     }
 }
 

@@ -4,36 +4,25 @@
 //! holds other WAL. So whatever was read is given only if the segment's name still leads to the file after the read: the
 //! renaming comes before the first write.
 
-use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use walstream::wal::segment_name::SegmentName;
 use walstream::{SegmentSize, TimelineId};
 
-use crate::source::SourceError;
-
-/// Files that stay open: those at the end of WAL, and one for each of some standbys that catch up.
-const OPEN_FILES: usize = 16;
+use crate::source::segment_cache::SegmentCache;
+use crate::source::{SegmentFile, SourceError};
 
 /// The segments in a directory that a server writes to.
 #[derive(Debug)]
 pub(super) struct WalFiles {
     directory: PathBuf,
     segment_size: SegmentSize,
-    open: Mutex<VecDeque<Arc<OpenFile>>>,
-}
-
-#[derive(Debug)]
-struct OpenFile {
-    segment: SegmentName,
-    path: PathBuf,
-    file: File,
-    identity: (u64, u64),
+    open: SegmentCache,
 }
 
 impl WalFiles {
@@ -41,7 +30,7 @@ impl WalFiles {
         Self {
             directory: data_directory.join("pg_wal"),
             segment_size,
-            open: Mutex::default(),
+            open: SegmentCache::default(),
         }
     }
 
@@ -52,11 +41,16 @@ impl WalFiles {
         offset: u64,
         length: usize,
     ) -> Result<Bytes, SourceError> {
-        let open = self.open(segment)?;
+        let open = match self.open.find(segment) {
+            Some(open) => open,
+            None => self
+                .open
+                .insert(segment, Arc::new(self.open_file(segment)?)),
+        };
         let mut bytes = vec![0; length];
-        let read = open.file.read_exact_at(&mut bytes, offset);
-        if !open.is_current() {
-            self.forget(&open);
+        let read = open.file().read_exact_at(&mut bytes, offset);
+        if !open.has_its_path() {
+            self.open.forget(segment);
             return Err(self.removed(segment));
         }
         match read {
@@ -81,46 +75,24 @@ impl WalFiles {
         }
     }
 
-    fn open(&self, segment: SegmentName) -> Result<Arc<OpenFile>, SourceError> {
-        let mut files = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = files.iter().position(|open| open.segment == segment)
-            && let Some(open) = files.remove(index)
-        {
-            files.push_front(Arc::clone(&open));
-            return Ok(open);
-        }
-        let open = Arc::new(self.open_file(segment)?);
-        files.push_front(Arc::clone(&open));
-        files.truncate(OPEN_FILES);
-        Ok(open)
-    }
-
-    fn open_file(&self, segment: SegmentName) -> Result<OpenFile, SourceError> {
+    fn open_file(&self, segment: SegmentName) -> Result<SegmentFile, SourceError> {
+        let own_name = segment.file_name(self.segment_size);
         // A server that was promoted renames the segment in which it left the timeline.
         let names = [
-            segment.file_name(self.segment_size),
+            own_name.clone(),
             segment.partial_file_name(self.segment_size),
         ];
         for name in names {
             let path = self.directory.join(name);
-            let opened = File::open(&path).and_then(|file| {
-                let metadata = file.metadata()?;
-                let identity = (metadata.dev(), metadata.ino());
-                Ok((file, identity))
-            });
-            match opened {
-                Ok((file, identity)) => {
-                    return Ok(OpenFile {
-                        segment,
-                        path,
-                        file,
-                        identity,
-                    });
+            match File::open(&path) {
+                Ok(file) => {
+                    let path = path.to_string_lossy().into_owned();
+                    return Ok(SegmentFile::new(file, own_name, path));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     return Err(SourceError::Unreadable {
-                        segment: segment.file_name(self.segment_size),
+                        segment: own_name,
                         reason: error.to_string(),
                     });
                 }
@@ -129,22 +101,10 @@ impl WalFiles {
         Err(self.removed(segment))
     }
 
-    fn forget(&self, gone: &Arc<OpenFile>) {
-        let mut files = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        files.retain(|open| !Arc::ptr_eq(open, gone));
-    }
-
     fn removed(&self, segment: SegmentName) -> SourceError {
         SourceError::SegmentRemoved {
             name: segment.file_name(self.segment_size),
         }
-    }
-}
-
-impl OpenFile {
-    /// Whether the segment's name still leads to this file.
-    fn is_current(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
     }
 }
 
@@ -188,10 +148,5 @@ mod tests {
             files.read(segment(9), 0, 1).is_ok(),
             "the server was promoted"
         );
-        for number in 10..40 {
-            fs::write(path(number), b"x").unwrap();
-            files.read(segment(number), 0, 1).unwrap();
-        }
-        assert_eq!(files.open.lock().unwrap().len(), OPEN_FILES);
     }
 }

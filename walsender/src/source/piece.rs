@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ pub struct SegmentFile {
     file: File,
     segment: String,
     path: String,
+    is_copy: bool,
 }
 
 /// Bytes of a file.
@@ -81,7 +82,32 @@ impl SegmentFile {
             file,
             segment,
             path,
+            is_copy: false,
         }
+    }
+
+    /// A file of our own, without a name, that holds what was at `path`.
+    #[must_use]
+    pub(crate) const fn copy(file: File, segment: String, path: String) -> Self {
+        Self {
+            file,
+            segment,
+            path,
+            is_copy: true,
+        }
+    }
+
+    /// Whether it is a copy, which stays whatever becomes of what was copied.
+    pub(crate) const fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
+    /// Whether its path still leads to this file.
+    pub(crate) fn has_its_path(&self) -> bool {
+        let of_path = std::fs::metadata(&self.path);
+        of_path
+            .and_then(|of_path| Ok((of_path, self.file.metadata()?)))
+            .is_ok_and(|(of_path, open)| (of_path.dev(), of_path.ino()) == (open.dev(), open.ino()))
     }
 
     /// The open file.

@@ -36,6 +36,8 @@ pub struct AppendedRecord {
 pub(super) struct Batch {
     pub(super) start: Lsn,
     pub(super) end: Lsn,
+    /// Start of the last record.
+    pub(super) last_record: Lsn,
     pub(super) pieces: Vec<Bytes>,
 }
 
@@ -71,6 +73,11 @@ impl AppendBuffer {
     /// End of what was appended.
     pub(super) const fn end(&self) -> Lsn {
         self.encoder.position()
+    }
+
+    /// Start of the last record that was appended, 0/0 when there is none.
+    pub(super) const fn last_record(&self) -> Lsn {
+        self.encoder.prev()
     }
 
     /// End of what was taken.
@@ -125,6 +132,7 @@ impl AppendBuffer {
         }
         batch.start = self.taken;
         batch.end = self.end();
+        batch.last_record = self.last_record();
         self.taken = batch.end;
     }
 }

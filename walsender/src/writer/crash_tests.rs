@@ -34,6 +34,8 @@ struct Log {
     writer: SegmentWriter,
     /// Exclusive end of what was told as flushed.
     flushed: Lsn,
+    /// Start of the last record of it.
+    last_record: Lsn,
 }
 
 impl Log {
@@ -57,6 +59,7 @@ impl Log {
                 recovered.current,
             ),
             flushed: recovered.end,
+            last_record: recovered.prev,
             control,
             directory,
             buffer,
@@ -70,16 +73,18 @@ impl Log {
         let result = self.writer.write(&batch);
         if result.is_ok() {
             self.flushed = batch.end;
+            self.last_record = batch.last_record;
         }
         result.is_ok()
     }
 
-    /// Recycles segments as if nobody needed those before the last two.
+    /// Recycles segments as if nobody needed any.
     fn recycle(&self) {
-        let size = self.control.dialect.segment_size;
-        let kept = self.flushed.segment_number(size).0.saturating_sub(1);
+        let kept = self
+            .last_record
+            .segment_number(self.control.dialect.segment_size);
         // A failure is no reason to stop: nothing is lost by a segment too many.
-        let _ = self.directory.remove_before(SegmentNumber(kept), |_| true);
+        let _ = self.directory.remove_before(kept, |_| true);
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn run(shared: &Shared, mut writer: SegmentWriter, segment_began: &Sy
             != batch.end.prev_segment_number(segment_size);
         // Before standbys are told that it is there.
         shared.recent().push(&mut batch);
-        shared.publish(batch.end);
+        shared.publish(&batch);
         if began {
             // When it is told already, or has ended, there is nothing to tell.
             let _ = segment_began.try_send(());

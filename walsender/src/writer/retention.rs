@@ -53,6 +53,8 @@ pub(super) fn remove_old(shared: &Shared) -> Result<bool, FileError> {
     let Some(needed) = shared.needed_lsn() else {
         return Ok(false);
     };
+    // Whatever the service says; read before the flush LSN is, which must not be older.
+    let needed = needed.min(shared.last_record());
     let segment_size = shared.control.dialect.segment_size;
     let settings = shared.options.wal_keep_settings(segment_size);
     let oldest_kept = || -> Result<SegmentNumber, FileError> {

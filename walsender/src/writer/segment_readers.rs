@@ -2,7 +2,7 @@
 //!
 //! A file must not become another segment under somebody who reads it. Nor after it was read: `sendfile` lends the pages of
 //! the file to the socket, where they stay until the other side has them. So a segment that was ever opened here is removed,
-//! not recycled. Files are opened and given up under one lock: one that is given up is not opened any more.
+//! not recycled, and counts as opened before it is. One that is given up is not opened any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -44,25 +44,35 @@ impl SegmentReaders {
         self.lock().oldest
     }
 
-    /// The open file of a segment, which is opened with this at most once; `None` when it was given up.
+    /// The open file of a segment, which is opened with this where it is not open; `None` when it was given up.
     pub(super) fn open(
         &self,
         number: SegmentNumber,
         open: impl FnOnce() -> io::Result<SegmentFile>,
     ) -> io::Result<Option<Arc<SegmentFile>>> {
-        let mut state = self.lock();
-        if number < state.oldest {
-            return Ok(None);
-        }
-        if let Some(file) = state.open.get(&number) {
-            return Ok(Some(Arc::clone(file)));
+        {
+            let mut state = self.lock();
+            if number < state.oldest {
+                return Ok(None);
+            }
+            if let Some(file) = state.open.get(&number) {
+                return Ok(Some(Arc::clone(file)));
+            }
+            // From now on it is not recycled. Should it be removed meanwhile, opening it fails, or gives what it was.
+            state.opened.insert(number);
         }
         let file = Arc::new(open()?);
+        let mut state = self.lock();
+        if number < state.oldest {
+            return Ok(Some(file));
+        }
+        if let Some(found) = state.open.get(&number) {
+            return Ok(Some(Arc::clone(found)));
+        }
         if state.open.len() >= MAX_OPEN {
             // Standbys go forward: the oldest is the least likely to be needed again. Whoever reads it reads it on.
             state.open.pop_first();
         }
-        state.opened.insert(number);
         state.open.insert(number, Arc::clone(&file));
         Ok(Some(file))
     }

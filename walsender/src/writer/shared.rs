@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 use walstream::Lsn;
 
-use super::buffer::AppendBuffer;
+use super::buffer::{AppendBuffer, Batch};
 use super::control::LogControl;
 use super::error::WriterError;
 use super::options::WriterOptions;
@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) work: Condvar,
     recent: Mutex<RecentWal>,
     flushed: watch::Sender<WalPosition>,
+    /// Start of the last record that is durable; 0 while there is none.
+    last_record: AtomicU64,
     failed: OnceLock<Arc<FileError>>,
     /// The service needs WAL from here on; 0 while it has not said.
     needed_lsn: AtomicU64,
@@ -55,6 +57,7 @@ impl Shared {
     ) -> Self {
         let end = buffer.end();
         Self {
+            last_record: AtomicU64::new(buffer.last_record().0),
             append: Mutex::new(AppendState {
                 buffer,
                 requested: Lsn::INVALID,
@@ -128,9 +131,17 @@ impl Shared {
         self.flushed.subscribe()
     }
 
-    /// WAL up to here is durable.
-    pub(super) fn publish(&self, lsn: Lsn) {
-        self.flushed.send_modify(|position| position.lsn = lsn);
+    /// WAL up to the end of this batch is durable.
+    pub(super) fn publish(&self, batch: &Batch) {
+        self.last_record
+            .store(batch.last_record.0, Ordering::Release);
+        self.flushed
+            .send_modify(|position| position.lsn = batch.end);
+    }
+
+    /// WAL from here on says where the log ends, so it is needed to open it.
+    pub(super) fn last_record(&self) -> Lsn {
+        Lsn(self.last_record.load(Ordering::Acquire))
     }
 
     pub(super) fn needed_lsn(&self) -> Option<Lsn> {

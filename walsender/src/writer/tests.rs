@@ -297,6 +297,38 @@ async fn segments_go_when_neither_the_service_nor_a_slot_nor_a_setting_needs_the
     assert_eq!(payloads(&log).len(), found);
 }
 
+/// Of a log that needs nothing any more, the last record stays: without it nothing says where the log ends. It may begin
+/// segments before its end, and its end may be the start of a segment that is not there yet.
+#[tokio::test]
+async fn the_last_record_is_never_removed() {
+    for (payload, is_switched) in [(10, true), (2_300_000, false), (2_300_000, true)] {
+        for released in [None, Some(Lsn::MAX)] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = create(dir.path(), WriterOptions::default());
+            for payload in [1_500_000, payload] {
+                let payload = vec![7; payload];
+                let message = LogicalMessage::new("t", &payload);
+                log.append_message(&message).await.unwrap();
+            }
+            if is_switched {
+                log.switch_segment().await.unwrap();
+            }
+            let end = log.appended_lsn();
+            log.flush(end).await.unwrap();
+            log.release(released.unwrap_or(end));
+            log.remove_old_segments().unwrap();
+            assert!(log.oldest_lsn() > log.control().start_lsn, "some went");
+            log.close().await.unwrap();
+            drop(log);
+            let log = WalWriter::open(dir.path(), WriterOptions::default()).unwrap();
+            assert_eq!(log.flushed_lsn(), end);
+            let record = log.append_message(&LogicalMessage::new("t", b"x")).await;
+            log.flush(record.unwrap().end_lsn).await.unwrap();
+            assert_eq!(payloads(&log).last().unwrap(), b"x");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_standby_that_keeps_up_is_served_from_memory() {
     let dir = tempfile::tempdir().unwrap();

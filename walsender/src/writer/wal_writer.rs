@@ -326,7 +326,8 @@ impl WalWriter {
     }
 
     /// The service itself no longer needs WAL before `lsn`, for instance as it has saved its state. Segments before it are
-    /// removed once no slot needs them. Nothing is ever removed before this was called.
+    /// removed once no slot needs them; that in which the last record begins never is. Nothing is ever removed before this was
+    /// called.
     pub fn release(&self, lsn: Lsn) {
         self.shared.set_needed(lsn);
     }

@@ -49,7 +49,7 @@ pub mod fuzzing;
 mod input;
 mod location;
 mod lz4_frames;
-mod memory;
+pub(super) mod memory;
 #[cfg(feature = "object-store")]
 pub mod objects;
 mod open_segment;

@@ -55,15 +55,13 @@ pub(super) fn open_any(
         return Ok(None);
     };
     check_first_page(archive, name, &segment)?;
-    let file = match segment.local_file() {
-        Some(file) => file.try_clone(),
-        None => unpacked(&mut segment),
-    };
-    Ok(Some(SegmentFile::new(
-        file.map_err(|error| unreadable(archive, name, &error))?,
-        name.file_name(archive.segment_size()),
-        segment.path().to_owned(),
-    )))
+    let named = |error: io::Error| unreadable(archive, name, &error);
+    let segment_name = name.file_name(archive.segment_size());
+    let path = segment.path().to_owned();
+    Ok(Some(match segment.local_file() {
+        Some(file) => SegmentFile::new(file.try_clone().map_err(named)?, segment_name, path),
+        None => SegmentFile::copy(unpacked(&mut segment).map_err(named)?, segment_name, path),
+    }))
 }
 
 fn opened(archive: &Archive, name: SegmentName) -> Result<Option<OpenSegment>, SourceError> {
@@ -120,19 +118,6 @@ fn unreadable(archive: &Archive, name: SegmentName, error: &io::Error) -> Source
             segment: name.file_name(archive.segment_size()),
             reason: error.to_string(),
         },
-    }
-}
-
-/// Whether the open file is still the one of its path.
-pub(super) fn is_current(file: &SegmentFile) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let of_path = std::fs::metadata(file.path());
-    match (of_path, file.file().metadata()) {
-        (Ok(of_path), Ok(open)) => {
-            // An unpacked one has no name; its source may have got longer, and then it is unpacked anew.
-            open.nlink() == 0 || (of_path.ino(), of_path.dev()) == (open.ino(), open.dev())
-        }
-        _ => false,
     }
 }
 

@@ -10,6 +10,7 @@ use walstream::wal::encode::{BodyParts, NewRecord, WalEncoder};
 use walstream::{PgMajor, SegmentSize};
 
 use super::*;
+use crate::source::archive::memory::Memory;
 
 const SEGMENT: u64 = 1 << 20;
 const SYSTEM: u64 = 7;
@@ -230,4 +231,37 @@ async fn damage_is_not_passed() {
     log.bytes[whole + 20_000] ^= 1;
     log.store(directory.path(), 1);
     until(&served, 1, log.end()).await;
+}
+
+/// A store is listed every few seconds, and an object of it has no path: what was unpacked was forgotten each time.
+#[tokio::test]
+async fn an_object_is_unpacked_once_however_often_the_store_is_listed() {
+    let directory = TempDir::new().unwrap();
+    let mut log = Log::new();
+    log.write(1_500_000);
+    log.store(directory.path(), 1);
+    let files = fs::read_dir(directory.path()).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let content = fs::read(entry.path()).unwrap();
+        (entry.file_name().into_string().unwrap(), content.into())
+    });
+    let place = Box::new(Memory {
+        files: files.collect(),
+    });
+    let archive = Archive::in_place(place, &ArchiveOptions::default()).unwrap();
+    // It is looked at by hand.
+    let options = ServeOptions {
+        poll_interval: Some(Duration::from_secs(3600)),
+    };
+    let served = ServedArchive::new(archive, options).unwrap();
+    let start = Lsn(SEGMENT);
+    sent(&served, 1, start..start + 8192).await.unwrap();
+    let inner = &served.inner;
+    let name = SegmentName::at(TimelineId(1), start, inner.dialect.segment_size);
+    let file = inner.segments.find(name).unwrap();
+    let system = inner.identity.system_identifier;
+    let (mut watch, _) = Watch::begin(&inner.archive, inner.dialect, system).unwrap();
+    watch.look(inner).unwrap();
+    let again = inner.segments.find(name);
+    assert!(again.is_some_and(|again| Arc::ptr_eq(&again, &file)));
 }

@@ -11,7 +11,6 @@ use walstream::timeline::TimelineHistory;
 use walstream::{Dialect, Lsn, SystemIdentifier, TimelineId};
 
 use super::error::ServedArchiveError;
-use super::segment_file::is_current;
 use super::wal_end::{WalEnd, WalEndFinder};
 use super::{Inner, Timelines};
 use crate::source::WalPosition;
@@ -125,7 +124,15 @@ impl Watch {
             self.listed_at = changed_at.filter(settled);
             let catalog = archive.refresh()?;
             read_histories(archive, &catalog, &mut files)?;
-            inner.segments.forget_unless(|_, file| is_current(file));
+            // One that was unpacked has no path of its own; where its source has got longer, it is unpacked anew when more of
+            // it is asked for.
+            inner.segments.forget_unless(|name, file| {
+                if file.is_copy() {
+                    !catalog.candidates(name).is_empty()
+                } else {
+                    file.has_its_path()
+                }
+            });
         }
         let newest = archive.timeline(TimelineChoice::Newest)?;
         let is_new = newest.history() != self.view.history();
