@@ -15,6 +15,10 @@
 //! **Invariant:** with `--relay-sync` nothing is reported to the primary as written, flushed or applied that the hub's
 //! synchronous standbys have not reported, and nothing that is not here, too. Without standbys nothing advances.
 //!
+//! A primary that shuts down waits until its WAL is confirmed, so with `--relay-sync` it waits for those standbys, as it
+//! would for synchronous ones of its own; and as it would not wait for one of those that is not connected, the hub leaves it
+//! when fewer are connected than the rule requires. That claims nothing: the WAL is here, and they get it when they come.
+//!
 //! The hub lives as long as the daemon, whether its own primary answers or not.
 
 mod access_args;
@@ -22,6 +26,7 @@ mod hub_error;
 mod identity;
 pub mod options;
 mod recent_wal;
+mod relay;
 mod source;
 pub mod status;
 
@@ -30,16 +35,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use walsender::auth::AccessFiles;
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
 use walsender::{ListenAddress, Sender, SenderConfig, SenderView};
-use walstream::sync::{StandbyLsns, SyncRule};
+use walstream::sync::SyncRule;
 
 pub use hub_error::HubError;
 pub use recent_wal::RecentWal;
+pub use relay::Relay;
 pub use source::MirrorSource;
 
 use crate::mirror::flushed::TimelinePosition;
@@ -141,8 +146,8 @@ impl Hub {
 
     /// What is reported upstream instead of the mirror's own progress; `None` without `--relay-sync`.
     #[must_use]
-    pub fn relay(&self) -> Option<watch::Receiver<StandbyLsns>> {
-        self.relay_sync.then(|| self.sender.released())
+    pub fn relay(&self) -> Option<Relay> {
+        self.relay_sync.then(|| Relay::of(&self.sender))
     }
 
     /// What can be asked of it, from elsewhere.

@@ -13,6 +13,7 @@ pub mod options;
 pub mod run_error;
 pub mod session;
 pub mod status_socket;
+mod stopping_server;
 pub mod stream;
 pub mod stream_error;
 
