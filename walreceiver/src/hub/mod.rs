@@ -35,7 +35,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
 use walsender::auth::AccessFiles;
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
@@ -49,6 +48,7 @@ pub use source::MirrorSource;
 
 use crate::mirror::flushed::TimelinePosition;
 use crate::mirror::state::MirrorFacts;
+use crate::run::abort_on_drop::AbortOnDrop;
 use status::{HubStatus, names_of};
 
 /// How a mirror is served.
@@ -79,8 +79,7 @@ pub struct Hub {
     source: Arc<MirrorSource>,
     relay_sync: bool,
     shutdown_timeout: Duration,
-    /// Ends with it.
-    reloading: Option<JoinHandle<()>>,
+    _reloading: Option<AbortOnDrop>,
 }
 
 /// What can be asked of a hub, from elsewhere.
@@ -123,14 +122,17 @@ impl Hub {
             sender.conninfo()
         );
         let reloading = match signal(SignalKind::hangup()) {
-            Ok(hangups) => Some(tokio::spawn(reload_access(hangups, sender.view()))),
+            Ok(hangups) => {
+                let reloading = reload_access(hangups, sender.view());
+                Some(AbortOnDrop(tokio::spawn(reloading)))
+            }
             Err(error) => {
                 tracing::warn!("SIGHUP cannot be caught, so it ends the hub: {error}");
                 None
             }
         };
         Ok(Self {
-            reloading,
+            _reloading: reloading,
             sender,
             source,
             relay_sync: config.relay_sync,
@@ -164,9 +166,6 @@ impl Hub {
     /// Ends: followers get all WAL that there is, and are waited for until they have confirmed it, within bounds.
     pub async fn stop(self) {
         self.sender.shut_down(self.shutdown_timeout).await;
-        if let Some(reloading) = self.reloading {
-            reloading.abort();
-        }
     }
 }
 

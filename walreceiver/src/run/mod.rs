@@ -1,5 +1,6 @@
 //! `walreceiver run`: the daemon that streams.
 
+pub(crate) mod abort_on_drop;
 pub mod acknowledged;
 pub mod backoff;
 pub mod checked_wal;
