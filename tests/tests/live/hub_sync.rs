@@ -1,5 +1,7 @@
 //! `walreceiver run --serve --relay-sync`: commits on the primary wait for the hub's own standbys, not for the hub.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, kill_process};
 use walstream_tests::{
@@ -119,6 +121,45 @@ fn commits_wait_for_the_hubs_standby() -> Result<()> {
     standby.start()?;
     let done = commit.wait(LONG)?;
     ensure!(done.code() == Some(0), "{done}");
+    Ok(())
+}
+
+/// A primary that is shut down waits until its WAL is confirmed. One whose hub had no follower never ended.
+#[test]
+fn a_primary_stops_without_the_hubs_standbys_and_waits_for_those_that_follow() -> Result<()> {
+    const LEFT: &str = "it is not waited for";
+    let (mut primary, mut hub) = relayed(&[])?;
+    primary.stop(StopMode::Fast)?;
+    hub.running().wait_for_output(LEFT, SHORT)?;
+    primary.start()?;
+    let standby = standby_of(&primary, &hub, "far")?;
+    let end = primary.flush_lsn()?;
+    primary.wait_for_flush(NAME, end, LONG)?;
+    let receiver = standby
+        .query("SELECT pid FROM pg_stat_wal_receiver")?
+        .parse()?;
+    let receiver = Pid::from_raw(receiver).context("no receiver")?;
+    kill_process(receiver, Signal::STOP)?;
+    primary.signal(Signal::INT);
+    // So many messages are more than those after which it left before. The server is idle but for its questions.
+    let mut heard = BTreeSet::new();
+    wait_for("the primary's questions", LONG, || {
+        let status = hub.mirror().command("status")?.args(["--json"]);
+        let status = status.succeed(SHORT)?.json()?;
+        let at = status["last_message_at"].as_str();
+        let at = at.context("no message")?;
+        heard.insert(at.get(..21).unwrap_or(at).to_owned());
+        Ok(heard.len() > 20)
+    })?;
+    ensure!(primary.is_running(), "the primary did not wait");
+    kill_process(receiver, Signal::CONT)?;
+    primary.wait_for_end(LONG)?;
+    assert_eq!(
+        hub.running().stdout().matches(LEFT).count() + hub.running().stderr().matches(LEFT).count(),
+        1
+    );
+    let flushed = hub.follower("far")?.context("no follower")?["flush_lsn"].clone();
+    assert_eq!(flushed, hub.status()?["served_lsn"]);
     Ok(())
 }
 

@@ -75,7 +75,8 @@ impl AsyncRead for LocalStream {
             match rustix::net::recv(guard.get_inner(), space, RecvFlags::DONTWAIT) {
                 Ok((count, _)) => {
                     if count == wanted {
-                        this.read_size = this.read_size.saturating_mul(2);
+                        // Not more than twice what came: the reader's room may have been less than we would have taken.
+                        this.read_size = wanted.saturating_mul(2).max(this.read_size);
                     } else {
                         // Nothing is left for now. What comes meanwhile makes it readable again.
                         guard.clear_ready();

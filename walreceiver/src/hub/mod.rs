@@ -15,6 +15,10 @@
 //! **Invariant:** with `--relay-sync` nothing is reported to the primary as written, flushed or applied that the hub's
 //! synchronous standbys have not reported, and nothing that is not here, too. Without standbys nothing advances.
 //!
+//! A primary that shuts down waits until its WAL is confirmed, so with `--relay-sync` it waits for those standbys, as it
+//! would for synchronous ones of its own; and as it would not wait for one of those that is not connected, the hub leaves it
+//! when fewer are connected than the rule requires. That claims nothing: the WAL is here, and they get it when they come.
+//!
 //! The hub lives as long as the daemon, whether its own primary answers or not.
 
 mod access_args;
@@ -22,6 +26,7 @@ mod hub_error;
 mod identity;
 pub mod options;
 mod recent_wal;
+mod relay;
 mod source;
 pub mod status;
 
@@ -30,20 +35,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use walsender::auth::AccessFiles;
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
 use walsender::{ListenAddress, Sender, SenderConfig, SenderView};
-use walstream::sync::{StandbyLsns, SyncRule};
+use walstream::sync::SyncRule;
 
 pub use hub_error::HubError;
 pub use recent_wal::RecentWal;
+pub use relay::Relay;
 pub use source::MirrorSource;
 
 use crate::mirror::flushed::TimelinePosition;
 use crate::mirror::state::MirrorFacts;
+use crate::run::abort_on_drop::AbortOnDrop;
 use status::{HubStatus, names_of};
 
 /// How a mirror is served.
@@ -74,8 +79,7 @@ pub struct Hub {
     source: Arc<MirrorSource>,
     relay_sync: bool,
     shutdown_timeout: Duration,
-    /// Ends with it.
-    reloading: Option<JoinHandle<()>>,
+    _reloading: Option<AbortOnDrop>,
 }
 
 /// What can be asked of a hub, from elsewhere.
@@ -118,14 +122,17 @@ impl Hub {
             sender.conninfo()
         );
         let reloading = match signal(SignalKind::hangup()) {
-            Ok(hangups) => Some(tokio::spawn(reload_access(hangups, sender.view()))),
+            Ok(hangups) => {
+                let reloading = reload_access(hangups, sender.view());
+                Some(AbortOnDrop(tokio::spawn(reloading)))
+            }
             Err(error) => {
                 tracing::warn!("SIGHUP cannot be caught, so it ends the hub: {error}");
                 None
             }
         };
         Ok(Self {
-            reloading,
+            _reloading: reloading,
             sender,
             source,
             relay_sync: config.relay_sync,
@@ -141,8 +148,8 @@ impl Hub {
 
     /// What is reported upstream instead of the mirror's own progress; `None` without `--relay-sync`.
     #[must_use]
-    pub fn relay(&self) -> Option<watch::Receiver<StandbyLsns>> {
-        self.relay_sync.then(|| self.sender.released())
+    pub fn relay(&self) -> Option<Relay> {
+        self.relay_sync.then(|| Relay::of(&self.sender))
     }
 
     /// What can be asked of it, from elsewhere.
@@ -159,9 +166,6 @@ impl Hub {
     /// Ends: followers get all WAL that there is, and are waited for until they have confirmed it, within bounds.
     pub async fn stop(self) {
         self.sender.shut_down(self.shutdown_timeout).await;
-        if let Some(reloading) = self.reloading {
-            reloading.abort();
-        }
     }
 }
 

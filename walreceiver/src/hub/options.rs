@@ -30,7 +30,7 @@ pub struct HubArgs {
     pub slots: Option<PathBuf>,
 
     /// Report to the primary what the hub's own synchronous standbys have, not what the mirror has: commits there then wait
-    /// for them, and the slot there keeps what they lack.
+    /// for them, and the slot there keeps what they lack. So does its shutdown, while enough of them are connected.
     #[arg(long, requires = "serve")]
     pub relay_sync: bool,
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use walstream::Lsn;
 use walstream::protocol::receiver::ReceiverConfig;
 
+use super::abort_on_drop::AbortOnDrop;
 use super::backoff::Backoff;
 use super::keeper::Keeper;
 use super::last_status::LastStatus;
@@ -243,15 +244,6 @@ fn start_scrub(
         }
     });
     cancelled
-}
-
-/// A helper task that ends with the run.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 struct Daemon {

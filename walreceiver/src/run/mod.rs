@@ -1,5 +1,6 @@
 //! `walreceiver run`: the daemon that streams.
 
+pub(crate) mod abort_on_drop;
 pub mod acknowledged;
 pub mod backoff;
 pub mod checked_wal;
@@ -13,6 +14,7 @@ pub mod options;
 pub mod run_error;
 pub mod session;
 pub mod status_socket;
+mod stopping_server;
 pub mod stream;
 pub mod stream_error;
 

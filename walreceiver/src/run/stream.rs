@@ -17,8 +17,10 @@ use walstream::{Lsn, PgTimestamp, TimelineId};
 
 use super::acknowledged::RecordBoundaries;
 use super::checked_wal::CheckedWal;
+use super::stopping_server::StoppingServer;
 use super::stream_error::StreamError;
 use crate::connection::{BackendMessage, Connection, ConnectionError};
+use crate::hub::Relay;
 use crate::mirror::durable::FileError;
 use crate::mirror::flushed::TimelinePosition;
 use crate::wal_sink::{ProgressReceiver, SinkProgress, WalDestination};
@@ -50,8 +52,8 @@ pub struct StreamRequest {
     pub timeline: TimelineId,
     /// What is reported and when.
     pub config: ReceiverConfig,
-    /// Where given, these are reported, as far as they are here, too: what the receiver's own standbys have.
-    pub relay: Option<watch::Receiver<StandbyLsns>>,
+    /// Where given, what the receiver's own standbys have is reported, as far as it is here, too.
+    pub relay: Option<Relay>,
 }
 
 /// How a stream ended without an error.
@@ -142,15 +144,17 @@ pub async fn stream_wal<D: WalDestination>(
         flush: progress.current().flush_lsn,
         apply: Lsn::INVALID,
     };
-    let first = match &request.relay {
-        Some(relay) => relayed(*relay.borrow(), here),
+    let mut relay = request.relay.clone();
+    let first = match &mut relay {
+        Some(relay) => relayed(relay.lsns(), here),
         None => here,
     };
     let receiver = Receiver::new(request.config, start_lsn, request.timeline, Instant::now())
         .report_from(first.write, first.flush, first.apply);
     let mut stream = Stream {
         receiver,
-        relay: request.relay.clone(),
+        relay,
+        stopping: StoppingServer::default(),
         boundaries: RecordBoundaries::new(wal.valid_end().min(progress.current().flush_lsn)),
         progress,
         connection,
@@ -197,7 +201,9 @@ struct Stream<'a, D, O> {
     observer: &'a mut O,
     receiver: Receiver,
     /// What is reported instead of our own progress.
-    relay: Option<watch::Receiver<StandbyLsns>>,
+    relay: Option<Relay>,
+    /// Whether the server waits with its end for those of `relay`.
+    stopping: StoppingServer,
     boundaries: RecordBoundaries,
     progress: ProgressReceiver,
     /// How long the server may take to take or give what it must.
@@ -265,16 +271,39 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
             BackendMessage::CommandComplete(_) => return Err(StreamError::ServerEnded),
             other => return Err(unexpected(&other, "CopyData").into()),
         };
-        let event = self.receiver.handle_message(Instant::now(), &payload)?;
-        if let ReceiverEvent::Wal {
-            start_lsn,
-            data_range,
-            ..
-        } = event
-        {
-            self.keep(start_lsn, payload.slice(data_range)).await?;
+        let now = Instant::now();
+        match self.receiver.handle_message(now, &payload)? {
+            ReceiverEvent::Wal {
+                start_lsn,
+                data_range,
+                ..
+            } => {
+                self.stopping = StoppingServer::default();
+                self.keep(start_lsn, payload.slice(data_range)).await?;
+            }
+            ReceiverEvent::Keepalive {
+                reply_requested: true,
+            } => self.leave_if_stopping(now)?,
+            ReceiverEvent::Keepalive { .. } => {}
         }
         Ok(false)
+    }
+
+    /// Ends the stream of a server that stops once those have its WAL for whom it is relayed, where they are not there.
+    fn leave_if_stopping(&mut self, now: Instant) -> Result<(), StreamError> {
+        let lsn = self.receiver.received_lsn();
+        let is_stopping = self.stopping.asks(now);
+        match &self.relay {
+            Some(relay)
+                if is_stopping
+                    && self.receiver.flushed_lsn() < lsn
+                    && self.progress.current().flush_lsn >= lsn
+                    && !relay.has_enough_followers() =>
+            {
+                Err(StreamError::NobodyConfirms { lsn })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A payload without the WAL behind the end of the segment in which the stream is to stop.
@@ -340,6 +369,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
                 // A server that reads nothing for so long is as lost as one that sends nothing.
                 () = sleep(self.timeout) => return Err(silence(self.timeout, received)),
             }
+            self.stopping.answered(Instant::now());
         }
         self.tell(progress);
         Ok(())
@@ -348,7 +378,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
     /// Gives the state machine what it is to report: our own progress, or what those have for whom it is relayed.
     fn report(&mut self, here: StandbyLsns) -> Result<(), ReceiverError> {
         let lsns = match &mut self.relay {
-            Some(relay) => relayed(*relay.borrow_and_update(), here),
+            Some(relay) => relayed(relay.lsns(), here),
             None => here,
         };
         let receiver = &mut self.receiver;
@@ -483,13 +513,11 @@ fn relayed(theirs: StandbyLsns, here: StandbyLsns) -> StandbyLsns {
 }
 
 /// Waits until those for whom the stream is relayed have come further.
-async fn relay_changed(relay: &mut Option<watch::Receiver<StandbyLsns>>) {
-    if let Some(relay) = relay
-        && relay.changed().await.is_ok()
-    {
-        return;
+async fn relay_changed(relay: &mut Option<Relay>) {
+    match relay {
+        Some(relay) => relay.changed().await,
+        None => std::future::pending().await,
     }
-    std::future::pending::<()>().await;
 }
 
 async fn sleep(duration: Option<Duration>) {

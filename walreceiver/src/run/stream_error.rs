@@ -23,6 +23,15 @@ pub enum StreamError {
     /// The server said goodbye in order, as it does when it shuts down.
     #[error("the server ended the stream: it is shutting down")]
     ServerEnded,
+    /// It waits, to shut down, for a confirmation that the followers for whom the stream is relayed cannot give.
+    #[error(
+        "the server waits with its shutdown until WAL up to {lsn} is confirmed, for which fewer followers are connected than \
+         the hub requires (--relay-sync): it is not waited for; that WAL is flushed here and served to them when they come"
+    )]
+    NobodyConfirms {
+        /// End of its WAL.
+        lsn: Lsn,
+    },
     /// The stream does not continue where it was, or fell silent.
     #[error(transparent)]
     Receiver(#[from] ReceiverError),
@@ -54,7 +63,9 @@ impl StreamError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Connection(error) | Self::Start(error) => error.exit(),
-            Self::ServerEnded | Self::Receiver(ReceiverError::Timeout { .. }) => Exit::Unreachable,
+            Self::ServerEnded
+            | Self::NobodyConfirms { .. }
+            | Self::Receiver(ReceiverError::Timeout { .. }) => Exit::Unreachable,
             Self::Receiver(ReceiverError::BadProgress { .. }) => Exit::Failure,
             Self::Receiver(_) | Self::Protocol(_) | Self::BadWal { .. } => Exit::Corrupt,
             Self::Sink(error) => error.exit(),
@@ -71,6 +82,7 @@ impl StreamError {
         match self {
             Self::Connection(error) | Self::Start(error) => error.recovery(),
             Self::ServerEnded
+            | Self::NobodyConfirms { .. }
             | Self::Receiver(ReceiverError::Timeout { .. })
             | Self::BadWal { .. } => Recovery::Passing,
             Self::Receiver(_) | Self::Protocol(_) | Self::Acknowledge(_) => Recovery::Permanent,
