@@ -369,10 +369,12 @@ fn what_was_acknowledged_is_on_the_required_standbys_when_the_service_is_killed(
         }
         let mut ledger = scene.start(&lines)?;
         let before = all.len();
-        let (theirs, ours) = scene.follow()?;
+        let (mut theirs, mut ours) = scene.follow()?;
         let enough = usize::try_from(1 + random.next() % 4000)?;
         wait_for("acknowledged entries", LONG, || {
-            ensure!(ledger.is_running()?, "{}", ledger.stderr());
+            for program in [&mut ledger, &mut theirs, &mut ours] {
+                ensure!(program.is_running()?, "{}", program.stderr());
+            }
             Ok(acknowledged(&ledger.stdout()).count() >= enough)
         })?;
         // The standbys may die with it.
