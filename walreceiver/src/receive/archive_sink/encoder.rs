@@ -57,9 +57,10 @@ impl Encoder {
                 Self::Gzip(GzEncoder::new(output.clone(), level))
             }
             Compression::Lz4(level) => {
-                // The frame that `pg_receivewal` writes has no checksum of the content.
+                // The frame that `pg_receivewal` writes has no checksum. Of the content one is enough to tell damage.
                 let encoder = lz4::EncoderBuilder::new()
                     .level(level)
+                    .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
                     .build(output.clone())?;
                 Self::Lz4(encoder)
             }
