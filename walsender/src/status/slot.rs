@@ -172,7 +172,9 @@ mod tests {
             self.1.subscribe()
         }
         fn read(&self, _: TimelineId, _: Range<Lsn>) -> Result<WalPiece, SourceError> {
-            unimplemented!("nobody reads")
+            Err(SourceError::SegmentRemoved {
+                name: String::new(),
+            })
         }
         fn timeline_history(&self, _: TimelineId) -> Result<Option<Bytes>, SourceError> {
             Ok(None)

@@ -51,7 +51,7 @@ pub(super) async fn run(
     let mut pace = Pace::new(command.max_rate_kib);
     match generation {
         BackupGeneration::SingleCopy => {
-            single_copy(client, command, &backup, &mut pace, running).await?
+            single_copy(client, command, &backup, &mut pace, running).await?;
         }
         BackupGeneration::CopyPerArchive => {
             copy_per_archive(client, command, &backup, &mut pace, running).await?;
