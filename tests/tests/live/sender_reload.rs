@@ -140,7 +140,14 @@ fn a_hubs_primary_hears_at_once_of_a_new_setting() -> Result<()> {
     let mirror = Mirror::init(&primary)?;
     let names = mirror.workdir().join("names");
     fs::write(&names, "absent\n")?;
-    let file = ["--relay-sync", "--synchronous-standby-names-file", "names"];
+    // Nothing is reported from time to time, so what comes comes of the new setting.
+    let file = [
+        "--relay-sync",
+        "--status-interval",
+        "0",
+        "--synchronous-standby-names-file",
+        "names",
+    ];
     let mut hub = Hub::on_mirror(mirror, &file)?;
     let _standby = standby_of(&primary, &hub, "near")?;
     primary.alter_system("synchronous_standby_names", "*")?;

@@ -22,7 +22,8 @@ pub(super) struct ObserveArgs {
     /// of --slots; without either there is none
     #[arg(long, value_name = "PATH")]
     status_socket: Option<PathBuf>,
-    /// Serve Prometheus metrics over HTTP on this address, such as 127.0.0.1:9188
+    /// Serve Prometheus metrics over HTTP on this address, such as 127.0.0.1:9188, to everybody who reaches it: names and
+    /// addresses of standbys are among them
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
 }

@@ -21,7 +21,7 @@ use super::observe::socket_in;
 const EXAMPLE: &str = "\
 Of a sender that was started with --slots /var/lib/walsender:
   walsender status --slots /var/lib/walsender
-  walsender status --slots /var/lib/walsender --json | jq '.standbys[] | {application_name, flush_lsn, sync_state}'
+  walsender status --slots /var/lib/walsender --json | jq '.standbys[].flush_lsn'
 
 A hub, walreceiver run --serve, is asked with: walreceiver status -D DIR";
 

@@ -104,12 +104,13 @@ pub struct ConnectionCounts {
 pub(crate) fn gather(shared: &Shared, address: &ListenAddress) -> SenderStatus {
     let (config, counters) = (&shared.config, &shared.counters);
     let slots = shared.slots.list();
-    let judge = SlotJudge::of(&*shared.source, &slots);
+    let oldest_lsn = shared.source.oldest_lsn();
+    let judge = SlotJudge::of(&*shared.source, oldest_lsn, &slots);
     SenderStatus {
         pid: std::process::id(),
         started_at_us: PgTimestamp::from(counters.started_at).unix_us(),
         address: address.to_string(),
-        source: source(shared),
+        source: source(shared, oldest_lsn),
         sync: sync(shared),
         connections: ConnectionCounts {
             sessions: config
@@ -132,7 +133,7 @@ pub(crate) fn gather(shared: &Shared, address: &ListenAddress) -> SenderStatus {
     }
 }
 
-fn source(shared: &Shared) -> SourceStatus {
+fn source(shared: &Shared, oldest_lsn: Option<Lsn>) -> SourceStatus {
     let source = &shared.source;
     let (identity, description) = (source.identity(), source.description());
     let end = *source.flushed().borrow();
@@ -144,7 +145,7 @@ fn source(shared: &Shared) -> SourceStatus {
         segment_size: identity.segment_size.bytes(),
         timeline: end.timeline.0,
         flush_lsn: end.lsn.valid(),
-        oldest_lsn: source.oldest_lsn(),
+        oldest_lsn,
     }
 }
 

@@ -83,11 +83,10 @@ impl SlotLine {
 }
 
 impl SlotJudge {
-    /// By what the source has now. It may list a directory.
+    /// By what the source has now, which begins with `oldest_lsn` where that is known.
     #[must_use]
-    pub fn of(source: &dyn WalSource, slots: &[SlotView]) -> Self {
+    pub fn of(source: &dyn WalSource, oldest_lsn: Option<Lsn>, slots: &[SlotView]) -> Self {
         let settings = keep_settings(source.identity());
-        let oldest_lsn = source.oldest_lsn();
         let retained_from = slots.iter().filter_map(|slot| slot.retained_from).min();
         let extent = WalExtent {
             write_lsn: source.flushed().borrow().lsn,
@@ -213,7 +212,7 @@ mod tests {
             slot("there", 5 * SEGMENT, None),
             slot("near", 9 * SEGMENT, None),
         ];
-        let judge = SlotJudge::of(&source, &slots);
+        let judge = SlotJudge::of(&source, source.oldest_lsn(), &slots);
         let shown: Vec<_> = slots
             .into_iter()
             .map(|slot| judge.line(slot))
