@@ -195,7 +195,8 @@ impl Sender {
 
     /// Reads all files again that say how it behaves, as PostgreSQL does on SIGHUP:
     /// [`reload_access`](Self::reload_access), and which standbys are synchronous. Commits that need not wait by a new
-    /// rule go on at once; a file that cannot be used is logged and leaves the old rule. True when everything is new. It
+    /// rule go on at once; what is new is logged, and a file that cannot be used, which leaves
+    /// the old rule. True when everything is new. It
     /// reads files: call it where that may take its time.
     pub fn reload(&self) -> bool {
         self.shared.reload()
@@ -389,6 +390,9 @@ impl Shared {
 
     pub(crate) fn reload(&self) -> bool {
         let has_access = self.access.reload();
+        if has_access {
+            tracing::info!("rules, verifiers and certificates reloaded");
+        }
         let Some(file) = &self.config.sync_names_file else {
             return has_access;
         };

@@ -132,9 +132,8 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
 /// Waits for the signal to end, and reloads when asked to.
 pub(super) async fn serve_until_end(sender: &Sender, signals: &mut Signals) {
     while signals.next().await == Asked::ToReload {
-        if tokio::task::block_in_place(|| sender.reload()) {
-            tracing::info!("rules, verifiers, certificates and synchronous standbys reloaded");
-        }
+        // What is new, and what cannot be used, is logged.
+        tokio::task::block_in_place(|| sender.reload());
     }
 }
 
