@@ -195,9 +195,8 @@ impl Sender {
 
     /// Reads all files again that say how it behaves, as PostgreSQL does on SIGHUP:
     /// [`reload_access`](Self::reload_access), and which standbys are synchronous. Commits that need not wait by a new
-    /// rule go on at once; what is new is logged, and a file that cannot be used, which leaves
-    /// the old rule. True when everything is new. It
-    /// reads files: call it where that may take its time.
+    /// rule go on at once. What is new is logged, and a file that cannot be used, which leaves the old rule. True when
+    /// everything is new. It reads files: call it where that may take its time.
     pub fn reload(&self) -> bool {
         self.shared.reload()
     }
