@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -64,6 +64,13 @@ impl Program {
     #[must_use]
     pub fn stdin(mut self, text: &str) -> Self {
         self.stdin = Some(text.to_owned());
+        self
+    }
+
+    /// What it has as standard input, such as a terminal.
+    #[must_use]
+    pub fn stdin_from(mut self, input: impl Into<Stdio>) -> Self {
+        self.command.stdin(input);
         self
     }
 

@@ -10,6 +10,7 @@ use thiserror::Error;
 use walstream::sync::SyncRule;
 
 use crate::auth::AccessFiles;
+use crate::sync_names_file::SyncNamesFile;
 
 /// How a sender behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub struct SenderConfig {
     pub access: AccessFiles,
     /// Which standbys commits wait for at first; [`Sender::set_sync_rule`](crate::Sender::set_sync_rule) changes it.
     pub sync_rule: SyncRule,
+    /// File that the rule is read from instead, at the start and when
+    /// [`Sender::reload`](crate::Sender::reload) is called.
+    pub sync_names_file: Option<SyncNamesFile>,
     /// The sender ends as if it were killed when its streams have carried this many bytes in all, wherever in a message
     /// that is: for tests and demonstrations.
     pub cut_off_after: Option<u64>,
@@ -75,6 +79,7 @@ impl SenderConfig {
                 tls: None,
             },
             sync_rule: SyncRule::Off,
+            sync_names_file: None,
             cut_off_after: None,
         }
     }

@@ -19,6 +19,7 @@
 //! | `command` | one file for each replication command |
 //! | [`writer`] | a log of a service's own, that standbys follow |
 //! | [`slot`], [`standby`] | what is kept of slots and standbys |
+//! | [`status`] | what a running sender says of itself, over a socket and as metrics |
 //! | [`durable`], [`flushed_file`], [`lock_file`] | small files that survive a crash; one process at a time |
 //!
 //! Clients of this machine are trusted, others are not let in, unless [`auth::AccessFiles`] say otherwise.
@@ -31,6 +32,7 @@ mod cancel;
 mod command;
 mod config;
 mod connection;
+mod counters;
 pub mod durable;
 pub mod flushed_file;
 #[doc(hidden)]
@@ -43,10 +45,14 @@ mod sender;
 pub mod slot;
 pub mod source;
 pub mod standby;
+pub mod status;
+mod sync_names_file;
 pub mod tls;
 mod view;
 pub mod writer;
 
 pub use config::{ListenAddress, ListenAddressError, SenderConfig};
+pub use counters::RefusedConnections;
 pub use sender::{Sender, SenderError, WaitInterrupted};
+pub use sync_names_file::{SyncNamesFile, SyncNamesFileError};
 pub use view::SenderView;

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::config::ListenAddress;
 use crate::connection::socket::Socket;
 use crate::connection::{self, Peer};
+use crate::counters::Refused;
 use crate::sender::Shared;
 
 /// How long to wait after a failure to accept, such as too many open files: it may pass.
@@ -117,15 +118,19 @@ impl Listener {
 }
 
 fn begin(socket: Socket, peer: Peer, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
+    shared.counters.count_accepted();
     match Arc::clone(&shared.waiting).try_acquire_owned() {
         Ok(waiting) => {
             connections.spawn(connection::serve(socket, peer, Arc::clone(shared), waiting));
         }
         // Strangers take no place from those that are let in, and no more memory than this. The connection is closed.
-        Err(_) => tracing::warn!(
-            ?peer,
-            "too many clients are not let in yet: connection closed"
-        ),
+        Err(_) => {
+            shared.counters.count_refused(Refused::TooManyWaiting);
+            tracing::warn!(
+                ?peer,
+                "too many clients are not let in yet: connection closed"
+            );
+        }
     }
 }
 

@@ -16,10 +16,12 @@ use crate::auth::{AccessControl, AccessError};
 use crate::cancel::CancelKeys;
 use crate::config::{ListenAddress, ListenAddressError, SenderConfig};
 use crate::connection::answer::Answer;
+use crate::counters::Counters;
 use crate::listener::Listener;
 use crate::slot::PhysicalSlots;
 use crate::source::WalSource;
 use crate::standby::{StandbyStatus, Standbys};
+use crate::sync_names_file::SyncNamesFileError;
 use crate::view::SenderView;
 
 /// How often the slots are saved, which says how much WAL is kept longer than needed.
@@ -44,6 +46,9 @@ pub enum SenderError {
     /// The files that say who may connect cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The file that says which standbys are synchronous cannot be used.
+    #[error(transparent)]
+    SyncNames(#[from] SyncNamesFileError),
     /// The system does not let it listen there.
     #[error("cannot listen at {address}: {source}")]
     Listen {
@@ -88,6 +93,7 @@ pub(crate) struct Shared {
     pub(crate) cancel_keys: CancelKeys,
     /// Who may connect.
     pub(crate) access: AccessControl,
+    pub(crate) counters: Arc<Counters>,
     /// Places for clients that are not let in yet.
     pub(crate) waiting: Arc<Semaphore>,
     /// Places for those that are.
@@ -122,6 +128,10 @@ impl Sender {
     ) -> Result<Self, SenderError> {
         config.check()?;
         let access = AccessControl::load(&config.access)?;
+        let sync_rule = match &config.sync_names_file {
+            Some(file) => file.load()?,
+            None => config.sync_rule.clone(),
+        };
         let listener = Listener::bind(&config.listen, config.access.hba.is_some())
             .await
             .map_err(|source| SenderError::Listen {
@@ -130,7 +140,8 @@ impl Sender {
             })?;
         let shared = Arc::new(Shared {
             slots,
-            standbys: Standbys::new(config.sync_rule.clone(), source.flushed().borrow().lsn),
+            standbys: Standbys::new(sync_rule, source.flushed().borrow().lsn),
+            counters: Arc::new(Counters::new()),
             cancel_keys: CancelKeys::default(),
             access,
             waiting: Arc::new(Semaphore::new(config.max_waiting)),
@@ -171,7 +182,7 @@ impl Sender {
     /// What can be asked of it from elsewhere, also when it has ended.
     #[must_use]
     pub fn view(&self) -> SenderView {
-        SenderView::new(Arc::clone(&self.shared))
+        SenderView::new(Arc::clone(&self.shared), self.address.clone())
     }
 
     /// What the standbys that the rule requires have reached, as a value to watch: 0/0 until they have confirmed
@@ -180,6 +191,14 @@ impl Sender {
     #[must_use]
     pub fn released(&self) -> watch::Receiver<StandbyLsns> {
         self.shared.standbys.released()
+    }
+
+    /// Reads all files again that say how it behaves, as PostgreSQL does on SIGHUP:
+    /// [`reload_access`](Self::reload_access), and which standbys are synchronous. Commits that need not wait by a new
+    /// rule go on at once. What is new is logged, and a file that cannot be used, which leaves the old rule. True when
+    /// everything is new. It reads files: call it where that may take its time.
+    pub fn reload(&self) -> bool {
+        self.shared.reload()
     }
 
     /// Reads rules, verifiers and certificates again, for connections that begin from now on. What cannot be used is
@@ -366,6 +385,35 @@ impl LifeWatch {
 impl Shared {
     pub(crate) fn life(&self) -> LifeWatch {
         LifeWatch(self.life.subscribe())
+    }
+
+    pub(crate) fn reload(&self) -> bool {
+        let has_access = self.access.reload();
+        if has_access {
+            tracing::info!("rules, verifiers and certificates reloaded");
+        }
+        let Some(file) = &self.config.sync_names_file else {
+            return has_access;
+        };
+        match file.load() {
+            Ok(rule) => {
+                if rule != self.standbys.rule() {
+                    let names = match &rule {
+                        SyncRule::Names(names) => names.to_string(),
+                        _ => String::new(),
+                    };
+                    self.standbys.set_rule(rule);
+                    tracing::info!(
+                        "parameter \"synchronous_standby_names\" changed to \"{names}\""
+                    );
+                }
+                has_access
+            }
+            Err(error) => {
+                tracing::error!("the synchronous standbys stay as they are: {error}");
+                false
+            }
+        }
     }
 
     pub(crate) fn cut_off(&self) {

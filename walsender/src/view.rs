@@ -5,46 +5,62 @@ use std::sync::Arc;
 
 use walstream::sync::{StandbyLsns, SyncRule};
 
+use crate::config::ListenAddress;
 use crate::sender::Shared;
 use crate::slot::SlotView;
 use crate::standby::StandbyStatus;
+use crate::status::{SenderStatus, sender_status};
 
 /// What a sender can be asked. Clones ask the same sender; when it has ended, it has no standbys any more.
 #[derive(Clone)]
-pub struct SenderView(Arc<Shared>);
+pub struct SenderView {
+    shared: Arc<Shared>,
+    address: ListenAddress,
+}
 
 impl SenderView {
-    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
-        Self(shared)
+    pub(crate) const fn new(shared: Arc<Shared>, address: ListenAddress) -> Self {
+        Self { shared, address }
     }
 
     /// What it knows of its standbys, by the number of their connections.
     #[must_use]
     pub fn standbys(&self) -> Vec<StandbyStatus> {
-        self.0.standbys.list()
+        self.shared.standbys.list()
     }
 
     /// Which standbys commits wait for.
     #[must_use]
     pub fn sync_rule(&self) -> SyncRule {
-        self.0.standbys.rule()
+        self.shared.standbys.rule()
     }
 
     /// What the standbys that the rule requires have reached.
     #[must_use]
     pub fn released(&self) -> StandbyLsns {
-        *self.0.standbys.released().borrow()
+        *self.shared.standbys.released().borrow()
     }
 
     /// Reads rules, verifiers and certificates again, as [`Sender::reload_access`](crate::Sender::reload_access) does.
     pub fn reload_access(&self) -> bool {
-        self.0.access.reload()
+        self.shared.access.reload()
+    }
+
+    /// As [`Sender::reload`](crate::Sender::reload).
+    pub fn reload(&self) -> bool {
+        self.shared.reload()
+    }
+
+    /// All that it says of itself. It may list a directory.
+    #[must_use]
+    pub fn status(&self) -> SenderStatus {
+        sender_status::gather(&self.shared, &self.address)
     }
 
     /// The slots, by name.
     #[must_use]
     pub fn slots(&self) -> Vec<SlotView> {
-        self.0.slots.list()
+        self.shared.slots.list()
     }
 }
 

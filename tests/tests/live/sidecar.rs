@@ -87,7 +87,7 @@ impl Sidecar {
 }
 
 /// A sidecar that listens at a socket in the directory.
-fn program(work: &Workdir, data_dir: &Path, conninfo: &str) -> Result<Program> {
+pub(crate) fn program(work: &Workdir, data_dir: &Path, conninfo: &str) -> Result<Program> {
     let program = work
         .program("walsender")?
         .args(["serve", "--listen"])

@@ -37,7 +37,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(crate::init::options::InitArgs),
-    Run(crate::run::options::RunArgs),
+    Run(Box<crate::run::options::RunArgs>),
     Status(crate::status::options::StatusArgs),
     Activate(crate::activate::options::ActivateArgs),
     Demo(crate::demo::DemoArgs),
@@ -96,7 +96,7 @@ pub fn main() -> Exit {
 async fn dispatch(command: Command) -> Exit {
     match command {
         Command::Init(args) => crate::init::run_command(args).await,
-        Command::Run(args) => crate::run::run_command(args).await,
+        Command::Run(args) => crate::run::run_command(*args).await,
         Command::Status(args) => crate::status::run_command(args).await,
         Command::Activate(args) => crate::activate::run_command(args).await,
         Command::Demo(args) => crate::demo::run_command(args).await,

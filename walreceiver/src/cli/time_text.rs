@@ -2,19 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+pub use walsender::status::text::rfc3339_us;
 use walstream::PgTimestamp;
 
 /// A time in RFC 3339, UTC, to the millisecond.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
     rfc3339_us(PgTimestamp::from(time).unix_us())
-}
-
-/// Microseconds since 1970 in RFC 3339, UTC, to the millisecond.
-#[must_use]
-pub fn rfc3339_us(us: i64) -> String {
-    jiff::Timestamp::from_microsecond(us)
-        .map_or_else(|_| format!("{us} us"), |time| format!("{time:.3}"))
 }
 
 /// A duration that people read at a glance.

@@ -1,6 +1,7 @@
 //! [`Mirroring`]: `walreceiver run` as a task of this process.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -53,7 +54,9 @@ impl Mirroring {
         Self {
             live,
             stop,
-            task: tokio::spawn(async move { daemon::run(&config, &teller, stopping).await }),
+            task: tokio::spawn(async move {
+                daemon::run(&config, &teller, Arc::default(), stopping).await
+            }),
         }
     }
 

@@ -38,7 +38,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use walsender::auth::AccessFiles;
 use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
-use walsender::{ListenAddress, Sender, SenderConfig, SenderView};
+use walsender::{ListenAddress, Sender, SenderConfig, SenderView, SyncNamesFile};
 use walstream::sync::SyncRule;
 
 pub use hub_error::HubError;
@@ -49,7 +49,7 @@ pub use source::MirrorSource;
 use crate::mirror::flushed::TimelinePosition;
 use crate::mirror::state::MirrorFacts;
 use crate::run::abort_on_drop::AbortOnDrop;
-use status::{HubStatus, names_of};
+use status::HubStatus;
 
 /// How a mirror is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,16 @@ pub struct HubConfig {
     pub relay_sync: bool,
     /// Which followers are synchronous.
     pub sync_rule: SyncRule,
+    /// File that says so instead, and is read again on SIGHUP.
+    pub sync_names_file: Option<SyncNamesFile>,
     /// How long a follower may say nothing. `None`: for ever.
     pub wal_sender_timeout: Option<Duration>,
+    /// How long a client may take until it is let in.
+    pub authentication_timeout: Duration,
+    /// Most followers at a time.
+    pub max_connections: usize,
+    /// Most clients at a time that are not let in yet.
+    pub max_waiting: usize,
     /// How long followers may take to confirm the last WAL.
     pub shutdown_timeout: Duration,
     /// Who may follow.
@@ -87,7 +95,6 @@ pub struct Hub {
 pub struct HubView {
     sender: SenderView,
     source: Arc<MirrorSource>,
-    address: String,
     relay_sync: bool,
 }
 
@@ -108,7 +115,11 @@ impl Hub {
         let slots = PhysicalSlots::open(&config.slots, max_slots)?;
         let sender_config = SenderConfig {
             sync_rule: config.sync_rule.clone(),
+            sync_names_file: config.sync_names_file.clone(),
             wal_sender_timeout: config.wal_sender_timeout,
+            authentication_timeout: config.authentication_timeout,
+            max_connections: config.max_connections,
+            max_waiting: config.max_waiting,
             access: config.access.clone(),
             ..SenderConfig::new(config.listen.clone())
         };
@@ -123,7 +134,7 @@ impl Hub {
         );
         let reloading = match signal(SignalKind::hangup()) {
             Ok(hangups) => {
-                let reloading = reload_access(hangups, sender.view());
+                let reloading = reload(hangups, sender.view());
                 Some(AbortOnDrop(tokio::spawn(reloading)))
             }
             Err(error) => {
@@ -158,7 +169,6 @@ impl Hub {
         HubView {
             sender: self.sender.view(),
             source: Arc::clone(&self.source),
-            address: self.sender.address().to_string(),
             relay_sync: self.relay_sync,
         }
     }
@@ -169,35 +179,41 @@ impl Hub {
     }
 }
 
-/// Reads the files that say who may follow, whenever SIGHUP comes.
-async fn reload_access(mut hangups: Signal, sender: SenderView) {
+/// Reads the files that say who may follow and who is synchronous, whenever SIGHUP comes.
+async fn reload(mut hangups: Signal, sender: SenderView) {
     while hangups.recv().await.is_some() {
         let sender = sender.clone();
-        let reloaded = tokio::task::spawn_blocking(move || sender.reload_access()).await;
-        if reloaded.is_ok_and(|all_new| all_new) {
-            tracing::info!("rules, verifiers and certificates reloaded");
-        }
+        // What is new, and what cannot be used, is logged.
+        let _ = tokio::task::spawn_blocking(move || sender.reload()).await;
     }
 }
 
 impl HubView {
-    /// How it stands.
+    /// How it stands. It lists the mirror's WAL.
     #[must_use]
     pub fn status(&self) -> HubStatus {
-        let end = *self.source.flushed().borrow();
-        let released = self.sender.released();
+        let sender = self.sender.status();
         HubStatus {
-            address: self.address.clone(),
-            timeline: end.timeline.0,
-            served_lsn: end.lsn.valid(),
+            address: sender.address,
+            timeline: sender.source.timeline,
+            served_lsn: sender.source.flush_lsn,
+            oldest_lsn: sender.source.oldest_lsn,
             memory_from_lsn: self.source.recent().range().map(|range| range.start),
             relay_sync: self.relay_sync,
-            synchronous_standby_names: names_of(&self.sender.sync_rule()),
-            released_write_lsn: released.write.valid(),
-            released_flush_lsn: released.flush.valid(),
-            released_replay_lsn: released.apply.valid(),
-            followers: self.sender.standbys().iter().map(Into::into).collect(),
-            slots: self.sender.slots().into_iter().map(Into::into).collect(),
+            synchronous_standby_names: sender.sync.synchronous_standby_names,
+            synchronous_standby_names_file: sender.sync.synchronous_standby_names_file,
+            released_write_lsn: sender.sync.released_write_lsn,
+            released_flush_lsn: sender.sync.released_flush_lsn,
+            released_replay_lsn: sender.sync.released_replay_lsn,
+            connections: sender.connections,
+            followers: sender.standbys,
+            slots: sender.slots,
         }
+    }
+
+    /// Its followers, slots and connections as Prometheus metrics, `walstream_sender_*`. It lists the mirror's WAL.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        walsender::status::metrics::render(&self.sender.status())
     }
 }

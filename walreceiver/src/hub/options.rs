@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use walsender::ListenAddress;
+use walsender::{ListenAddress, SyncNamesFile};
 use walstream::sync::{StandbyNames, SyncRule};
 
 use super::HubConfig;
@@ -39,6 +39,16 @@ pub struct HubArgs {
     #[arg(long, value_name = "NAMES", requires = "serve", value_parser = names)]
     pub synchronous_standby_names: Option<StandbyNames>,
 
+    /// File that holds the value of that setting instead, in which SIGHUP finds it changed: what need not be waited for by
+    /// the new one is reported at once. Lines that begin with # are comments; one that cannot be parsed changes nothing.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "serve",
+        conflicts_with = "synchronous_standby_names"
+    )]
+    pub synchronous_standby_names_file: Option<PathBuf>,
+
     /// WAL that stays in memory for followers, in MB; what is older is read from the mirror's files.
     #[arg(long, value_name = "MB", default_value_t = 16, requires = "serve",
         value_parser = clap::value_parser!(u32).range(0..=65_536))]
@@ -47,6 +57,21 @@ pub struct HubArgs {
     /// Silence of a follower after which it is taken for dead, in seconds; 0 waits for ever.
     #[arg(long, value_name = "SECONDS", default_value = "60", requires = "serve", value_parser = seconds)]
     pub wal_sender_timeout: Duration,
+
+    /// How long a client may take until it is let in, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "serve",
+        value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub authentication_timeout: u64,
+
+    /// Most followers at a time, other clients included; further ones are told that there are too many.
+    #[arg(long, value_name = "N", default_value = "100", requires = "serve",
+        value_parser = clap::value_parser!(u32).range(1..=262_143))]
+    pub max_connections: u32,
+
+    /// Most clients at a time that are not let in yet; further ones are cut off. They take no place from the others.
+    #[arg(long, value_name = "N", default_value = "100", requires = "serve",
+        value_parser = clap::value_parser!(u32).range(1..=262_143))]
+    pub max_waiting_clients: u32,
 
     /// How long followers may take at the end to confirm the last WAL, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "10", requires = "serve", value_parser = seconds)]
@@ -63,23 +88,33 @@ impl HubArgs {
     pub fn config(&self, mirror: &Path) -> Option<HubConfig> {
         let listen = self.serve.clone()?;
         let names = self.synchronous_standby_names.clone();
+        let file = self.synchronous_standby_names_file.clone();
         let names = match names {
-            None if self.relay_sync => StandbyNames::parse("*").ok().flatten(),
+            None if self.relay_sync && file.is_none() => StandbyNames::parse("*").ok().flatten(),
             names => names,
         };
         Some(HubConfig {
             listen,
             slots: self.slots.clone().unwrap_or_else(|| mirror.join(SLOTS)),
-            memory: usize::try_from(self.serve_memory)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(1 << 20),
+            memory: count(self.serve_memory).saturating_mul(1 << 20),
             relay_sync: self.relay_sync,
             sync_rule: SyncRule::from(names),
+            sync_names_file: file.map(|path| SyncNamesFile {
+                path,
+                needs_names: self.relay_sync,
+            }),
             wal_sender_timeout: Some(self.wal_sender_timeout).filter(|timeout| !timeout.is_zero()),
+            authentication_timeout: Duration::from_secs(self.authentication_timeout),
+            max_connections: count(self.max_connections),
+            max_waiting: count(self.max_waiting_clients),
             shutdown_timeout: self.shutdown_timeout,
             access: self.access.files(),
         })
     }
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Names of standbys; at least one.
@@ -120,6 +155,14 @@ mod tests {
         let relay = config(&[&serve[..], &["--relay-sync"]].concat()).unwrap();
         let any = SyncRule::from(StandbyNames::parse("*").unwrap());
         assert_eq!(relay.sync_rule, any);
+        let file = ["--synchronous-standby-names-file", "/n"];
+        let from_file = config(&[&serve[..], &file, &["--relay-sync"]].concat()).unwrap();
+        assert_eq!(from_file.sync_rule, SyncRule::Off, "the file says");
+        assert!(from_file.sync_names_file.unwrap().needs_names);
+        let limits = ["--max-connections", "7", "--authentication-timeout", "9"];
+        let limited = config(&[&serve[..], &limits].concat()).unwrap();
+        assert_eq!(limited.max_connections, 7);
+        assert_eq!(limited.authentication_timeout, Duration::from_secs(9));
         let files = ["--auth-file", "/u", "--tls-cert", "/c", "--tls-key", "/k"];
         let others = config(&[&["--serve", "10.0.0.1:5433"][..], &files].concat()).unwrap();
         assert_eq!(others.access.verifiers.as_deref(), Some(Path::new("/u")));
@@ -128,6 +171,9 @@ mod tests {
             &["--relay-sync"][..],
             &["--slots", "/x"],
             &["--hba", "/x"],
+            &["--synchronous-standby-names-file", "/x"],
+            &["--serve", "127.0.0.1:0", "--max-connections", "0"],
+            &["--serve", "127.0.0.1:0", "--authentication-timeout", "601"],
             &["--serve", "127.0.0.1:0", "--tls-cert", "/x"],
             &["--serve", "127.0.0.1:0", "--synchronous-standby-names", ""],
             &[

@@ -21,8 +21,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use walsender::source::segment_cache::SegmentCache;
 use walsender::source::{
-    FilePiece, SegmentFile, SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition,
-    WalSource,
+    FilePiece, SegmentFile, SourceDescription, SourceError, SourceIdentity, StoredBackup, WalPiece,
+    WalPosition, WalSource, oldest_segment,
 };
 use walstream::timeline::TimelineHistory;
 use walstream::wal::segment_name::{SegmentName, WalFileName};
@@ -244,6 +244,18 @@ impl WalSource for MirrorSource {
     fn restart_lsn(&self) -> Lsn {
         let end = self.flushed.borrow().lsn;
         end.segment_start(self.segment_size)
+    }
+
+    fn description(&self) -> SourceDescription {
+        let mirror = self.pg_wal.parent().unwrap_or(&self.pg_wal);
+        SourceDescription {
+            kind: "mirror",
+            place: mirror.display().to_string(),
+        }
+    }
+
+    fn oldest_lsn(&self) -> Option<Lsn> {
+        oldest_segment(&self.pg_wal, self.segment_size).ok()?
     }
 
     /// A mirror's files are as of its backup, without the WAL since.

@@ -23,7 +23,7 @@ use super::stream::{Stop, StreamRequest};
 use super::stream_error::StreamError;
 use crate::connection::ConnInfo;
 use crate::exit::Recovery;
-use crate::hub::{Hub, HubConfig};
+use crate::hub::{Hub, HubConfig, HubView};
 use crate::mirror::durable::FileError;
 use crate::mirror::flushed::{FlushedFile, TimelinePosition};
 use crate::mirror::lock::MirrorLock;
@@ -66,13 +66,14 @@ pub struct RunReport {
     pub bytes: u64,
 }
 
-/// Keeps a mirror current until `stop`, telling `live` how it stands.
+/// Keeps a mirror current until `stop`, telling `live` how it stands, and `hub_view` how its hub can be asked.
 ///
 /// # Errors
 /// What ended it, when no further connection can help or none is wanted.
 pub async fn run(
     config: &RunConfig,
     live: &watch::Sender<LiveStatus>,
+    hub_view: Arc<OnceLock<HubView>>,
     mut stop: watch::Receiver<Stop>,
 ) -> Result<RunReport, RunError> {
     require_owner(&config.mirror)?;
@@ -84,7 +85,6 @@ pub async fn run(
         "listen on",
         &config.mirror.join(status_socket::SOCKET_NAME),
     ))?;
-    let hub_view = Arc::new(OnceLock::new());
     let _socket = AbortOnDrop(tokio::spawn(status_socket::serve(
         listener,
         live.subscribe(),

@@ -1,6 +1,7 @@
 //! [`LiveStatus`]: what a running daemon says of itself, as `walreceiver status` shows it.
 
 use serde::{Deserialize, Serialize};
+use walsender::status::text::lsn_text;
 use walstream::Lsn;
 
 use crate::hub::status::HubStatus;
@@ -89,31 +90,6 @@ pub struct LiveStatus {
     /// The hub that serves the mirror, when asked over the socket; null without `--serve`.
     #[serde(default)]
     pub hub: Option<HubStatus>,
-}
-
-/// LSNs as people read them.
-pub(crate) mod lsn_text {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-    use walstream::Lsn;
-
-    pub(crate) fn serialize<S: Serializer>(
-        lsn: &Option<Lsn>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match lsn {
-            Some(lsn) => serializer.collect_str(lsn),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Lsn>, D::Error> {
-        Option::<String>::deserialize(deserializer)?
-            .map(|text| text.parse().map_err(D::Error::custom))
-            .transpose()
-    }
 }
 
 #[cfg(test)]

@@ -16,20 +16,25 @@
 //! walstream_receiver_streaming                        1 while WAL is streamed, 0 otherwise
 //! walstream_receiver_timeline                         the timeline that is received
 //! ```
+//!
+//! A hub adds those of its followers, `walstream_sender_*`: [`walsender::status::metrics`].
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{
     Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
 };
 use metrics_exporter_prometheus::{
-    BuildError, ExporterFuture, Matcher, PrometheusBuilder, PrometheusRecorder,
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use thiserror::Error;
+use walsender::status::http::{MetricsListenError, MetricsListener};
 use walstream::lsn::Lsn;
 
 use crate::exit::{Exit, Recovery};
+use crate::hub::HubView;
 use crate::wal_sink::{FSYNC_SECONDS, SinkProgress};
 
 /// Upper bounds of the histogram of syncs, in seconds: from a disk with a safe cache to one that is in trouble.
@@ -37,17 +42,18 @@ const FSYNC_BUCKETS: [f64; 14] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
 ];
 
+/// How often samples are moved into their histograms.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// Why metrics are not served.
 #[derive(Debug, Error)]
 pub enum MetricsError {
     /// The address cannot be listened on.
-    #[error("cannot serve metrics on {address}: {reason}; choose another --metrics address")]
-    Listen {
-        /// The address asked for.
-        address: SocketAddr,
-        /// What the exporter says.
-        reason: String,
-    },
+    #[error(transparent)]
+    Listen(#[from] MetricsListenError),
+    /// The recorder cannot be made.
+    #[error("cannot record metrics: {0}")]
+    Recorder(#[from] BuildError),
     /// This process has a recorder of metrics already.
     #[error("cannot serve metrics: this process already records its metrics elsewhere")]
     AlreadyInstalled,
@@ -58,8 +64,8 @@ impl MetricsError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } => Exit::Usage,
-            Self::AlreadyInstalled => Exit::Failure,
+            Self::Listen(_) => Exit::Usage,
+            Self::Recorder(_) | Self::AlreadyInstalled => Exit::Failure,
         }
     }
 
@@ -70,30 +76,56 @@ impl MetricsError {
     }
 }
 
-/// Serves the metrics of this process over HTTP at `address`, whatever the path, and records them from now on.
+/// Serves the metrics of this process over HTTP at `address`, whatever the path, and records them from now on. Those of the
+/// hub follow, once there is one.
 ///
-/// Call it once, within a tokio runtime, before [`ReceiverMetrics::new`]: what is recorded earlier is lost.
+/// Call it once, before [`ReceiverMetrics::new`]: what is recorded earlier is lost.
 ///
 /// # Errors
 /// [`MetricsError::Listen`] when the address is taken or not this machine's, [`MetricsError::AlreadyInstalled`] when the
 /// process has a recorder.
-pub fn install_exporter(address: SocketAddr) -> Result<(), MetricsError> {
-    let (recorder, exporter) = exporter(address)?;
+pub async fn install_exporter(
+    address: SocketAddr,
+    hub: Arc<OnceLock<HubView>>,
+) -> Result<(), MetricsError> {
+    let listener = MetricsListener::bind(address).await?;
+    let recorder = recorder()?;
+    let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| MetricsError::AlreadyInstalled)?;
-    tokio::spawn(exporter);
+    tracing::info!(address = %listener.address().unwrap_or(address), "serving metrics");
+    tokio::spawn(exporter(listener, handle, hub));
     Ok(())
 }
 
-fn exporter(address: SocketAddr) -> Result<(PrometheusRecorder, ExporterFuture), MetricsError> {
-    let failed = |error: BuildError| MetricsError::Listen {
-        address,
-        reason: error.to_string(),
+fn recorder() -> Result<PrometheusRecorder, MetricsError> {
+    let buckets = Matcher::Full(FSYNC_SECONDS.to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &FSYNC_BUCKETS)?;
+    Ok(builder.build_recorder())
+}
+
+async fn exporter(
+    listener: MetricsListener,
+    handle: PrometheusHandle,
+    hub: Arc<OnceLock<HubView>>,
+) {
+    let rendered = handle.clone();
+    let text = move || {
+        let mut text = rendered.render();
+        if let Some(hub) = hub.get() {
+            text.push_str(&hub.metrics());
+        }
+        text
     };
-    PrometheusBuilder::new()
-        .with_http_listener(address)
-        .set_buckets_for_metric(Matcher::Full(FSYNC_SECONDS.to_owned()), &FSYNC_BUCKETS)
-        .and_then(PrometheusBuilder::build)
-        .map_err(failed)
+    let upkeep = async {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            handle.run_upkeep();
+        }
+    };
+    tokio::select! {
+        () = listener.serve(text) => {}
+        () = upkeep => {}
+    }
 }
 
 /// The receiver's metrics. Each update is one atomic store, and none at all when no recorder is installed.
@@ -239,8 +271,6 @@ const fn position(lsn: Lsn) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use metrics::with_local_recorder;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -259,22 +289,13 @@ mod tests {
         answer
     }
 
-    /// An exporter on a port that was free a moment ago.
-    async fn on_free_port() -> (SocketAddr, PrometheusRecorder, ExporterFuture) {
-        loop {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            drop(listener);
-            if let Ok((recorder, future)) = exporter(address) {
-                return (address, recorder, future);
-            }
-        }
-    }
-
     #[tokio::test]
     async fn every_metric_is_scraped_with_its_help_and_value() {
-        let (address, recorder, future) = on_free_port().await;
-        tokio::spawn(future);
+        let listener = MetricsListener::bind(([127, 0, 0, 1], 0).into()).await;
+        let listener = listener.unwrap();
+        let address = listener.address().unwrap();
+        let recorder = recorder().unwrap();
+        tokio::spawn(exporter(listener, recorder.handle(), Arc::default()));
         with_local_recorder(&recorder, || {
             let metrics = ReceiverMetrics::new();
             metrics.received(Lsn(0x1_0000_0300), 4096, 7);
@@ -335,7 +356,7 @@ mod tests {
     async fn an_address_in_use_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let error = install_exporter(address).unwrap_err();
+        let error = install_exporter(address, Arc::default()).await.unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         assert_eq!(error.exit(), Exit::Usage);
     }

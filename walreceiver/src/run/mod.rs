@@ -18,6 +18,7 @@ mod stopping_server;
 pub mod stream;
 pub mod stream_error;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,8 +82,9 @@ async fn command(args: &RunArgs) -> Result<RunReport, RunError> {
         hub: args.hub.config(&args.pgdata),
         conninfo,
     };
+    let hub = Arc::default();
     if let Some(address) = args.metrics {
-        metrics::install_exporter(address)?;
+        metrics::install_exporter(address, Arc::clone(&hub)).await?;
     }
     let (live, _) = watch::channel(LiveStatus {
         pid: std::process::id(),
@@ -95,7 +97,7 @@ async fn command(args: &RunArgs) -> Result<RunReport, RunError> {
             .to_owned(),
         ..LiveStatus::default()
     });
-    daemon::run(&config, &live, stop_on_signals()?).await
+    daemon::run(&config, &live, hub, stop_on_signals()?).await
 }
 
 /// Becomes [`Stop::Now`] on SIGTERM or SIGINT.

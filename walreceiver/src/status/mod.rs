@@ -4,7 +4,6 @@
 //! one of them cannot say is shown as unknown, with the reason, and never as 0.
 
 pub mod facts;
-mod followers;
 pub mod gather;
 pub mod json;
 pub mod options;

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use indicatif::BinaryBytes;
+use walsender::status::standby::standby_table;
 use walstream::Lsn;
 
 use super::facts::{Receiver, StatusFacts, Tail};
-use super::followers;
 use super::primary_facts::{PrimaryAnswer, PrimaryFacts, Sender, Slot, SlotRow};
 use super::verdict::Verdict;
 use crate::cli::time_text::{rfc3339_us, short_duration};
@@ -310,14 +310,19 @@ fn hub_followers(table: &mut Table, hub: &HubStatus) {
         };
         table.line(
             "Replication slot",
-            format_args!("{}, {used}, from {}", slot.slot_name, lsn(slot.restart_lsn)),
+            format_args!(
+                "{}, {used}, from {}, {}",
+                slot.slot_name,
+                lsn(slot.restart_lsn),
+                slot.wal_status.as_deref().unwrap_or("no WAL reserved")
+            ),
         );
     }
     if hub.followers.is_empty() {
         table.line("Followers", "none");
     } else {
         table.text.push('\n');
-        table.text.push_str(&followers::table(hub));
+        table.text.push_str(&standby_table(&hub.followers).lines());
     }
 }
 

@@ -34,20 +34,20 @@ pub(super) struct AccessArgs {
 }
 
 impl AccessArgs {
-    pub(super) fn files(self) -> anyhow::Result<AccessFiles> {
-        let tls = match (self.tls_cert, self.tls_key) {
+    pub(super) fn files(&self) -> anyhow::Result<AccessFiles> {
+        let tls = match (self.tls_cert.clone(), self.tls_key.clone()) {
             (Some(certificate), Some(key)) => Some(TlsFiles {
                 certificate,
                 key,
-                client_authorities: self.tls_client_ca,
+                client_authorities: self.tls_client_ca.clone(),
                 min_version: self.tls_min_version,
             }),
             (None, None) => None,
             _ => bail!("--tls-cert and --tls-key belong together"),
         };
         Ok(AccessFiles {
-            hba: self.hba,
-            verifiers: self.auth_file,
+            hba: self.hba.clone(),
+            verifiers: self.auth_file.clone(),
             tls,
         })
     }

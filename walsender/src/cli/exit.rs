@@ -3,8 +3,13 @@
 use std::process::ExitCode;
 
 use walsender::SenderError;
+use walsender::durable::FileError;
 use walsender::primary::PrimaryError;
 use walsender::slot::{SlotError, SlotStoreError};
+use walsender::status::http::MetricsListenError;
+
+use super::silent_prompt::Interrupted;
+use super::status::AskError;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -26,6 +31,10 @@ pub(super) fn code(error: &anyhow::Error) -> ExitCode {
                 .or_else(of_slot)
                 .or_else(|| cause.downcast_ref().map(of_sender))
                 .or_else(|| cause.downcast_ref().map(of_primary))
+                .or_else(|| cause.downcast_ref().map(of_ask))
+                .or_else(|| cause.downcast_ref().map(of_prompt))
+                .or_else(|| cause.downcast_ref().map(|_: &MetricsListenError| USAGE))
+                .or_else(|| cause.downcast_ref().map(|_: &FileError| LOCAL_STORAGE))
         })
         .unwrap_or(FAILED);
     code.into()
@@ -40,9 +49,22 @@ const fn of_store(error: &SlotStoreError) -> u8 {
     }
 }
 
+const fn of_ask(error: &AskError) -> u8 {
+    match error {
+        AskError::NobodyThere { .. } | AskError::Silent { .. } => UNREACHABLE,
+        AskError::Answer { .. } => FAILED,
+        AskError::File(_) => LOCAL_STORAGE,
+    }
+}
+
+/// What a shell says of a process that the signal has ended.
+const fn of_prompt(interrupted: &Interrupted) -> u8 {
+    128_u8.saturating_add(interrupted.signal)
+}
+
 const fn of_sender(error: &SenderError) -> u8 {
     match error {
-        SenderError::Address(_) | SenderError::Access(_) => USAGE,
+        SenderError::Address(_) | SenderError::Access(_) | SenderError::SyncNames(_) => USAGE,
         SenderError::Listen { .. } => FAILED,
     }
 }

@@ -2,9 +2,13 @@
 
 mod access_args;
 mod exit;
+mod limit_args;
+mod observe;
 mod serve;
 mod serve_primary;
+mod silent_prompt;
 mod slot;
+mod status;
 mod verifier;
 
 use std::process::ExitCode;
@@ -22,13 +26,15 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0 done   1 failed   2 wrong usage   3 the primary cannot be reached   5 there is no such slot
-  6 the primary is another system, or went back   7 damaged file   8 local storage failed
-  9 slot directory, or slot on the primary, in use by another process";
+  0 done   1 failed   2 wrong usage   3 the primary, or the sender that is asked, cannot be reached
+  5 there is no such slot   6 the primary is another system, or went back   7 damaged file
+  8 local storage failed   9 slot directory, or slot on the primary, in use by another process
+  130 interrupted by a signal (128 and its number)";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::ServeArgs>),
+    Status(status::StatusArgs),
     Slot(slot::SlotArgs),
     Verifier(verifier::VerifierArgs),
 }
@@ -43,8 +49,9 @@ pub(crate) async fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(*args).await,
+        Command::Status(args) => status::run(&args),
         Command::Slot(args) => slot::run(args),
-        Command::Verifier(args) => verifier::run(&args),
+        Command::Verifier(args) => verifier::run(&args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

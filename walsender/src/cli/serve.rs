@@ -13,10 +13,12 @@ use walsender::source::WalSource;
 use walsender::source::archive::ArchiveLocation;
 use walsender::source::recording::{RecordedServer, Recording};
 use walsender::source::served_archive::{ServeOptions, ServedArchive};
-use walsender::{ListenAddress, Sender, SenderConfig};
+use walsender::{ListenAddress, Sender, SenderConfig, SyncNamesFile};
 use walstream::sync::{StandbyNames, SyncRule};
 
 use super::access_args::AccessArgs;
+use super::limit_args::LimitArgs;
+use super::observe::ObserveArgs;
 use super::serve_primary;
 
 const EXAMPLE: &str = "\
@@ -33,7 +35,8 @@ Let a standby of another machine in:
 ///
 /// Clients of this machine are trusted unless rules say otherwise; to let others in, give users and their passwords, or
 /// rules. SIGTERM or SIGINT ends it: standbys get all WAL that there is, and are waited for until they have confirmed it;
-/// a second signal ends it at once. SIGHUP reads rules, users and certificates again.
+/// a second signal ends it at once. SIGHUP reads rules, users, certificates and
+/// the file of synchronous standbys again. "walsender status" shows its standbys.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLE)]
 pub(super) struct ServeArgs {
@@ -57,13 +60,22 @@ pub(super) struct ServeArgs {
     /// Which standbys are synchronous, as the setting of this name in PostgreSQL: FIRST 1 (a, b), ANY 2 (a, b, c), *
     #[arg(long, value_name = "NAMES", default_value = "", value_parser = StandbyNames::parse)]
     pub(super) synchronous_standby_names: SynchronousNames,
-    /// Seconds after which a standby that says nothing is taken for dead; 0 for never
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub(super) wal_sender_timeout: u64,
+    /// File that holds the value of that setting instead, in which SIGHUP finds it changed: commits that need not wait by
+    /// the new one go on at once. Lines that begin with # are comments; one that cannot be parsed changes nothing
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "synchronous_standby_names"
+    )]
+    pub(super) synchronous_standby_names_file: Option<PathBuf>,
     /// Seconds that standbys have to confirm the last WAL when the sender is to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(super) shutdown_timeout: u64,
-    // Last, as its heading holds for what comes after it.
+    // Last, as their headings hold for what comes after them.
+    #[command(flatten)]
+    pub(super) observe: ObserveArgs,
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
     #[command(flatten)]
     pub(super) access: AccessArgs,
 }
@@ -91,7 +103,8 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(data_dir) = args.source.data_dir.clone() {
         return serve_primary::run(data_dir, args).await;
     }
-    let (source, slots) = (args.source, args.slots);
+    let config = args.sender_config()?;
+    let (source, slots, slots_directory) = (args.source, args.slots.clone(), args.slots);
     let (source, slots) = tokio::task::spawn_blocking(move || {
         let source = source.open()?;
         let slots = open_slots(slots, &*source)?;
@@ -100,14 +113,10 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     .await
     .context("cannot open the source")??;
     let mut signals = Signals::new()?;
-    let config = sender_config(
-        args.listen,
-        args.wal_sender_timeout,
-        args.synchronous_standby_names,
-        args.access,
-    )?;
+    let observers = args.observe.bind(slots_directory.as_deref()).await?;
     let end = *source.flushed().borrow();
     let sender = Sender::start_with_slots(config, source, slots).await?;
+    let observing = observers.answer_for(&sender.view());
     println!(
         "listening, WAL ends at {} on timeline {}; connect with: {} user=postgres",
         end.lsn,
@@ -116,15 +125,15 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     );
     serve_until_end(&sender, &mut signals).await;
     shut_down(sender, args.shutdown_timeout, &mut signals).await;
+    observing.end().await;
     Ok(())
 }
 
 /// Waits for the signal to end, and reloads when asked to.
 pub(super) async fn serve_until_end(sender: &Sender, signals: &mut Signals) {
     while signals.next().await == Asked::ToReload {
-        if tokio::task::block_in_place(|| sender.reload_access()) {
-            tracing::info!("rules, verifiers and certificates reloaded");
-        }
+        // What is new, and what cannot be used, is logged.
+        tokio::task::block_in_place(|| sender.reload());
     }
 }
 
@@ -137,19 +146,22 @@ pub(super) async fn shut_down(sender: Sender, timeout_s: u64, signals: &mut Sign
     }
 }
 
-pub(super) fn sender_config(
-    listen: ListenAddress,
-    wal_sender_timeout_s: u64,
-    synchronous: SynchronousNames,
-    access: AccessArgs,
-) -> anyhow::Result<SenderConfig> {
-    let mut config = SenderConfig::new(listen);
-    config.wal_sender_timeout = Some(wal_sender_timeout_s)
-        .filter(|seconds| *seconds > 0)
-        .map(Duration::from_secs);
-    config.sync_rule = SyncRule::from(synchronous);
-    config.access = access.files()?;
-    Ok(config)
+impl ServeArgs {
+    /// What does not depend on the source.
+    pub(super) fn sender_config(&self) -> anyhow::Result<SenderConfig> {
+        let mut config = SenderConfig::new(self.listen.clone());
+        self.limits.apply(&mut config);
+        config.sync_rule = SyncRule::from(self.synchronous_standby_names.clone());
+        config.sync_names_file =
+            self.synchronous_standby_names_file
+                .clone()
+                .map(|path| SyncNamesFile {
+                    path,
+                    needs_names: false,
+                });
+        config.access = self.access.files()?;
+        Ok(config)
+    }
 }
 
 impl SourceArgs {

@@ -8,10 +8,11 @@ use walsender::Sender;
 use walsender::primary::{Primary, PrimaryConfig, parse_conninfo};
 use walsender::source::WalSource;
 
-use super::serve::{ServeArgs, Signals, open_slots, sender_config, serve_until_end, shut_down};
+use super::serve::{ServeArgs, Signals, open_slots, serve_until_end, shut_down};
 
 /// Serves until SIGINT or SIGTERM, or until the server must not be served any more.
 pub(super) async fn run(data_directory: PathBuf, args: ServeArgs) -> anyhow::Result<()> {
+    let sender_config = args.sender_config()?;
     let conninfo = args.primary.context("--primary is needed")?;
     let config = PrimaryConfig {
         data_directory,
@@ -24,18 +25,14 @@ pub(super) async fn run(data_directory: PathBuf, args: ServeArgs) -> anyhow::Res
         () = signals.end() => return Ok(()),
     };
     let slots = {
-        let (directory, primary) = (args.slots, Arc::clone(&primary));
+        let (directory, primary) = (args.slots.clone(), Arc::clone(&primary));
         tokio::task::spawn_blocking(move || open_slots(directory, &*primary)).await??
     };
-    let config = sender_config(
-        args.listen,
-        args.wal_sender_timeout,
-        args.synchronous_standby_names,
-        args.access,
-    )?;
+    let observers = args.observe.bind(args.slots.as_deref()).await?;
     let position = *primary.flushed().borrow();
     let source = Arc::<Primary>::clone(&primary);
-    let sender = Sender::start_with_slots(config, source, slots.clone()).await?;
+    let sender = Sender::start_with_slots(sender_config, source, slots.clone()).await?;
+    let observing = observers.answer_for(&sender.view());
     println!(
         "listening beside \"{}\", WAL is flushed to {} on timeline {}; connect with: {} user=postgres",
         primary.data_directory().display(),
@@ -49,5 +46,6 @@ pub(super) async fn run(data_directory: PathBuf, args: ServeArgs) -> anyhow::Res
         () = primary.keep_wal_for(&sender, &slots) => Ok(()),
     };
     shut_down(sender, args.shutdown_timeout, &mut signals).await;
+    observing.end().await;
     ended
 }

@@ -25,6 +25,7 @@ pub(crate) use session::{Session, closed, shutting_down};
 use socket::Socket;
 use startup::{SessionStart, Startup};
 
+use crate::counters::Refused;
 use crate::refusal::Refusal;
 use crate::sender::{LifeWatch, Shared};
 
@@ -146,6 +147,9 @@ async fn enter<'a>(
             return None;
         }
     };
+    shared
+        .counters
+        .count_refused(Refused::by_sqlstate(refusal.sqlstate));
     refuse(client, peer, &refusal, life).await;
     None
 }
@@ -170,6 +174,7 @@ async fn begin(
         Ok(Ok(Startup::Nothing)) => return Ok(None),
         Ok(Err(interruption)) => return Err(interruption),
         Err(_) => {
+            shared.counters.count_refused(Refused::Timeout);
             debug!(?peer, "connection did not begin in time");
             return Ok(None);
         }

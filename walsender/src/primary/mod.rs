@@ -49,7 +49,10 @@ pub use error::PrimaryError;
 use crate::backup::{BackupFacts, LiveServer};
 use crate::sender::Sender;
 use crate::slot::{PhysicalSlots, validate_name};
-use crate::source::{SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition, WalSource};
+use crate::source::{
+    SourceDescription, SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition, WalSource,
+    oldest_segment,
+};
 use backup_session::PrimaryBackups;
 use data_directory::DataDirectory;
 use retention::Retention;
@@ -300,6 +303,18 @@ impl WalSource for Primary {
 
     fn restart_lsn(&self) -> Lsn {
         self.inner.retention.redo_lsn().unwrap_or(Lsn::INVALID)
+    }
+
+    fn description(&self) -> SourceDescription {
+        SourceDescription {
+            kind: "primary",
+            place: self.data_directory().display().to_string(),
+        }
+    }
+
+    fn oldest_lsn(&self) -> Option<Lsn> {
+        let wal = self.data_directory().join("pg_wal");
+        oldest_segment(&wal, self.inner.identity.segment_size).ok()?
     }
 
     fn live_backups(&self) -> Option<Arc<dyn LiveServer>> {

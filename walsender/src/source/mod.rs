@@ -1,6 +1,7 @@
 //! Where a sender gets its WAL from: [`WalSource`], and the sources that exist.
 
 pub mod archive;
+mod oldest_segment;
 pub mod piece;
 pub mod recording;
 pub mod segment_cache;
@@ -16,6 +17,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
+pub use oldest_segment::oldest_segment;
 pub use piece::{FilePiece, LaterPiece, SegmentFile, WalPiece};
 
 use crate::backup::LiveServer;
@@ -69,6 +71,15 @@ impl SourceIdentity {
     }
 }
 
+/// What a source is, for people: `walsender status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceDescription {
+    /// `primary`, `archive`, `recording`, `mirror`, `writer`; `other` where the source does not say.
+    pub kind: &'static str,
+    /// Directory, file or URL; empty where there is none.
+    pub place: String,
+}
+
 /// A base backup that a source can give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredBackup {
@@ -110,6 +121,20 @@ pub trait WalSource: Debug + Send + Sync + 'static {
 
     /// Where a slot that reserves WAL begins: the redo location of the last checkpoint.
     fn restart_lsn(&self) -> Lsn;
+
+    /// What it is, for status commands.
+    fn description(&self) -> SourceDescription {
+        SourceDescription {
+            kind: "other",
+            place: String::new(),
+        }
+    }
+
+    /// Start of the oldest WAL that it has, whatever is missing behind it; `None` where that is not known. For status
+    /// commands and metrics: it may list a directory.
+    fn oldest_lsn(&self) -> Option<Lsn> {
+        None
+    }
 
     /// Base backups of a running server; `None` when the source has none.
     fn live_backups(&self) -> Option<Arc<dyn LiveServer>> {

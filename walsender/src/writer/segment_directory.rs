@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use walstream::wal::segment_name::SegmentName;
@@ -67,6 +67,11 @@ impl SegmentDirectory {
             segment_size,
             spares: Mutex::default(),
         }
+    }
+
+    /// The directory itself.
+    pub(super) fn root(&self) -> &Path {
+        &self.path
     }
 
     pub(super) const fn segment_size(&self) -> SegmentSize {

@@ -12,8 +12,8 @@ use walstream::{Lsn, SegmentSize, TimelineId};
 use super::WalWriter;
 use super::control::LogControl;
 use crate::source::{
-    FilePiece, SegmentFile, SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition,
-    WalSource,
+    FilePiece, SegmentFile, SourceDescription, SourceError, SourceIdentity, StoredBackup, WalPiece,
+    WalPosition, WalSource,
 };
 
 /// A server of the log's version, with nothing in it but WAL.
@@ -126,6 +126,17 @@ impl WalSource for WalWriter {
     /// The flush LSN: whoever begins now needs nothing from before, and its segment is never removed.
     fn restart_lsn(&self) -> Lsn {
         self.shared.flushed_lsn()
+    }
+
+    fn description(&self) -> SourceDescription {
+        SourceDescription {
+            kind: "writer",
+            place: self.shared.directory.root().display().to_string(),
+        }
+    }
+
+    fn oldest_lsn(&self) -> Option<Lsn> {
+        Some(Self::oldest_lsn(self))
     }
 
     /// None: there is no data directory.

@@ -7,12 +7,13 @@ use clap::Args;
 use serde::Serialize;
 use walsender::slot::wal_status::WalStatus;
 use walsender::slot::{SavedSlot, SlotStoreError, StoredSlots, read_slots};
+use walsender::status::table::Table;
 
 /// Lists replication slots with the columns of pg_replication_slots
 ///
 /// It shows what is saved, which a running sender brings up to date every few seconds; its temporary slots are not among
 /// it. Empty columns (null with --json) are not known without the sender: who uses a slot, and, but for slots that are
-/// lost, how much of its WAL is there.
+/// lost, how much of its WAL is there: ask it with "walsender status".
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     /// Directory of the slots
@@ -48,6 +49,17 @@ struct Document {
     damaged: Vec<String>,
 }
 
+const NAMES: [&str; 8] = [
+    "slot_name",
+    "slot_type",
+    "temporary",
+    "active",
+    "active_pid",
+    "restart_lsn",
+    "wal_status",
+    "safe_wal_size",
+];
+
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let StoredSlots {
         slots,
@@ -66,7 +78,9 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
         };
         serde_json::to_string_pretty(&document)? + "\n"
     } else {
-        table(&rows)
+        Table::new(NAMES)
+            .with_rows(rows.iter().map(Row::cells))
+            .lines()
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
         // Whoever reads has seen enough.
@@ -115,37 +129,4 @@ impl Row {
                 .unwrap_or_default(),
         ]
     }
-}
-
-/// Rows below their names, as psql prints them.
-fn table(rows: &[Row]) -> String {
-    let names = [
-        "slot_name",
-        "slot_type",
-        "temporary",
-        "active",
-        "active_pid",
-        "restart_lsn",
-        "wal_status",
-        "safe_wal_size",
-    ];
-    let cells: Vec<_> = rows.iter().map(Row::cells).collect();
-    let mut widths = names.map(str::len);
-    for row in &cells {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.len());
-        }
-    }
-    let line = |cells: &[String]| {
-        let padded: Vec<_> = cells
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!(" {cell:width$} "))
-            .collect();
-        padded.join("|").trim_end().to_owned() + "\n"
-    };
-    let rule: Vec<_> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
-    let mut text = line(&names.map(str::to_owned)) + &rule.join("+") + "\n";
-    text.extend(cells.iter().map(|row| line(row)));
-    text
 }

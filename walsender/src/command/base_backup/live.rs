@@ -19,6 +19,7 @@ use crate::backup::{
 use crate::command::unsupported;
 use crate::connection::answer::Part;
 use crate::connection::{Client, Interruption, Session, closed};
+use crate::counters::RunningBackup;
 use crate::refusal::Refusal;
 use crate::source::WalPosition;
 
@@ -45,6 +46,7 @@ struct Sending {
     is_copying: bool,
     /// Whether archives and manifest go to the client at all.
     is_sent: bool,
+    running: RunningBackup,
     pace: Pace,
     bytes_sent: u64,
     reported_at: Instant,
@@ -55,6 +57,7 @@ pub(super) async fn run(
     session: &Session,
     command: &BaseBackup,
     server: Arc<dyn LiveServer>,
+    running: RunningBackup,
 ) -> Result<(), Interruption> {
     if command.incremental {
         return Err(unsupported("an incremental backup").into());
@@ -103,6 +106,7 @@ pub(super) async fn run(
         end: None,
         is_copying: false,
         is_sent,
+        running,
         pace: Pace::new(command.max_rate_kib),
         bytes_sent: 0,
         reported_at: Instant::now(),
@@ -273,6 +277,7 @@ impl Sending {
         if !self.is_sent {
             return;
         }
+        self.running.count(bytes.len());
         match self.generation {
             // The piece's kind, then the piece as it is.
             BackupGeneration::SingleCopy => {

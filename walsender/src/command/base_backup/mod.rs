@@ -28,9 +28,10 @@ pub(super) async fn run(
     command: &BaseBackup,
 ) -> Result<(), Interruption> {
     session.standby.set_state(WalSenderState::Backup);
+    let running = session.shared.counters.begin_backup();
     match session.shared.source.live_backups() {
-        Some(server) => live::run(client, session, command, server).await,
-        None => stored::run(client, session, command).await,
+        Some(server) => live::run(client, session, command, server, running).await,
+        None => stored::run(client, session, command, &running).await,
     }
 }
 

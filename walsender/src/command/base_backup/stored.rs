@@ -13,6 +13,7 @@ use super::pace::Pace;
 use super::{CHUNK, PROGRESS_INTERVAL, position, put};
 use crate::command::unsupported;
 use crate::connection::{Client, Interruption, Session};
+use crate::counters::RunningBackup;
 use crate::refusal::Refusal;
 use crate::source::StoredBackup;
 
@@ -24,6 +25,7 @@ pub(super) async fn run(
     client: &mut Client,
     session: &Session,
     command: &BaseBackup,
+    running: &RunningBackup,
 ) -> Result<(), Interruption> {
     let source = &session.shared.source;
     let backup = source
@@ -48,9 +50,11 @@ pub(super) async fn run(
     answer.command_complete("SELECT");
     let mut pace = Pace::new(command.max_rate_kib);
     match generation {
-        BackupGeneration::SingleCopy => single_copy(client, command, &backup, &mut pace).await?,
+        BackupGeneration::SingleCopy => {
+            single_copy(client, command, &backup, &mut pace, running).await?;
+        }
         BackupGeneration::CopyPerArchive => {
-            copy_per_archive(client, command, &backup, &mut pace).await?;
+            copy_per_archive(client, command, &backup, &mut pace, running).await?;
         }
     }
     let answer = &mut client.answer;
@@ -106,6 +110,7 @@ async fn single_copy(
     command: &BaseBackup,
     backup: &StoredBackup,
     pace: &mut Pace,
+    running: &RunningBackup,
 ) -> Result<(), Interruption> {
     client.answer.copy_out_response();
     let begin = BackupMessage::NewArchive {
@@ -117,6 +122,7 @@ async fn single_copy(
     let mut reported_at = Instant::now();
     for chunk in chunks(&backup.archive) {
         put(client, &BackupMessage::Data(&chunk));
+        running.count(chunk.len());
         bytes_done += chunk.len() as u64;
         if reported_at.elapsed() >= PROGRESS_INTERVAL {
             reported_at = Instant::now();
@@ -130,6 +136,7 @@ async fn single_copy(
         put(client, &BackupMessage::Manifest);
         for chunk in chunks(&backup.manifest) {
             put(client, &BackupMessage::Data(&chunk));
+            running.count(chunk.len());
             client.flush().await?;
         }
     }
@@ -142,6 +149,7 @@ async fn copy_per_archive(
     command: &BaseBackup,
     backup: &StoredBackup,
     pace: &mut Pace,
+    running: &RunningBackup,
 ) -> Result<(), Interruption> {
     let archive = backup
         .archive
@@ -152,6 +160,7 @@ async fn copy_per_archive(
         let mut bytes_done = 0;
         for chunk in chunks(&part) {
             client.answer.copy_data(&chunk);
+            running.count(chunk.len());
             client.flush().await?;
             bytes_done += chunk.len() as u64;
             pace.wait(bytes_done).await;

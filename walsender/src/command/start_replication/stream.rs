@@ -229,6 +229,8 @@ impl<'a> Stream<'a> {
 
     fn handle_sent(&mut self) {
         if self.sent_lsn != self.queued_lsn {
+            let sent = self.queued_lsn.saturating_sub(self.sent_lsn);
+            self.session.shared.counters.count_wal(sent);
             self.sent_lsn = self.queued_lsn;
             self.session.standby.handle_sent(self.sent_lsn);
         }

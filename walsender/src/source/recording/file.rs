@@ -36,6 +36,8 @@ pub struct Recording {
     segments: BTreeMap<SegmentName, Bytes>,
     histories: BTreeMap<TimelineId, Bytes>,
     members: BTreeMap<String, Bytes>,
+    /// The file that it was read from.
+    path: Option<PathBuf>,
 }
 
 /// A recording that cannot be used.
@@ -86,7 +88,10 @@ impl Recording {
             path: path.to_owned(),
             source,
         })?;
-        Self::read(file)
+        Ok(Self {
+            path: Some(path.to_owned()),
+            ..Self::read(file)?
+        })
     }
 
     /// Reads a recording from the bytes of its file.
@@ -148,6 +153,7 @@ impl Recording {
             segments,
             histories,
             members: others,
+            path: None,
         };
         recording.check_wal()?;
         Ok(recording)
@@ -212,6 +218,19 @@ impl Recording {
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Bytes> {
         self.members.get(name)
+    }
+
+    /// The file that it was read from; `None` when it came from elsewhere.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Start of its first segment.
+    #[must_use]
+    pub fn oldest_lsn(&self) -> Option<Lsn> {
+        let numbers = self.segments.keys().map(|segment| segment.number);
+        numbers.min()?.start_lsn(self.segment_size())
     }
 
     /// History file of a timeline.

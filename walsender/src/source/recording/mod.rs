@@ -13,7 +13,9 @@ use walstream::{Lsn, TimelineId};
 pub use facts::{FactsError, RecordingFacts};
 pub use file::{Recording, RecordingError};
 
-use super::{SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition, WalSource};
+use super::{
+    SourceDescription, SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition, WalSource,
+};
 
 /// How often a played server flushes.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
@@ -106,6 +108,21 @@ impl WalSource for RecordedServer {
 
     fn restart_lsn(&self) -> Lsn {
         self.recording.backup().start.lsn
+    }
+
+    fn description(&self) -> SourceDescription {
+        SourceDescription {
+            kind: "recording",
+            place: self
+                .recording
+                .path()
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
+        }
+    }
+
+    fn oldest_lsn(&self) -> Option<Lsn> {
+        self.recording.oldest_lsn()
     }
 
     fn base_backup(&self) -> Result<Option<StoredBackup>, SourceError> {

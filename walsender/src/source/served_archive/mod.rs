@@ -45,8 +45,8 @@ pub(super) use identity::of_version as identity_of_version;
 use super::archive::{Archive, ArchiveLocation, ArchiveOptions};
 use super::segment_cache::SegmentCache;
 use super::{
-    FilePiece, LaterPiece, SegmentFile, SourceError, SourceIdentity, StoredBackup, WalPiece,
-    WalPosition, WalSource,
+    FilePiece, LaterPiece, SegmentFile, SourceDescription, SourceError, SourceIdentity,
+    StoredBackup, WalPiece, WalPosition, WalSource,
 };
 use watch::{Watch, Watcher};
 
@@ -303,6 +303,20 @@ impl WalSource for ServedArchive {
     fn restart_lsn(&self) -> Lsn {
         let end = self.inner.flushed.borrow().lsn;
         end.segment_start(self.inner.dialect.segment_size)
+    }
+
+    fn description(&self) -> SourceDescription {
+        SourceDescription {
+            kind: "archive",
+            place: self.inner.archive.place_name(),
+        }
+    }
+
+    fn oldest_lsn(&self) -> Option<Lsn> {
+        let segment_size = self.inner.dialect.segment_size;
+        let catalog = self.inner.archive.catalog();
+        let numbers = catalog.segments().map(|(segment, _)| segment.number);
+        numbers.min()?.start_lsn(segment_size)
     }
 
     fn base_backup(&self) -> Result<Option<StoredBackup>, SourceError> {
