@@ -24,6 +24,9 @@ use walstream_tests::{
     server_version, wait_for,
 };
 
+/// Size of the ledger's segments in bytes, the default.
+const SEGMENT: u64 = 16 << 20;
+
 /// The bytes of a directory's segments, in their order; of those that are being received, too.
 fn segments(directory: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -329,6 +332,7 @@ impl Scene {
     }
 
     fn follow(&self) -> Result<(Running, Running)> {
+        self.remove_unfinished_file()?;
         let conninfo = |name: &str| {
             let directory = self.work.path().display();
             format!("host={directory} port=5999 application_name={name}")
@@ -337,6 +341,22 @@ impl Scene {
         let theirs = self.theirs.command(arguments).arg(conninfo("theirs"));
         let ours = self.ours.own_name(arguments)?.arg(conninfo("ours"));
         Ok((theirs.start()?, ours.start()?))
+    }
+
+    /// `pg_receivewal` fills a new file with zeros, and when it was killed meanwhile it does not go on: it says for ever that
+    /// the file "should be 0 or 16777216" bytes. Nothing was received into such a file.
+    fn remove_unfinished_file(&self) -> Result<()> {
+        let archive = self.theirs.archive();
+        if !archive.exists() {
+            return Ok(());
+        }
+        for name in file_names(&archive)? {
+            let path = archive.join(&name);
+            if name.ends_with(".partial") && fs::metadata(&path)?.len() < SEGMENT {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     fn log(&self) -> PathBuf {
@@ -371,12 +391,13 @@ fn what_was_acknowledged_is_on_the_required_standbys_when_the_service_is_killed(
         let before = all.len();
         let (mut theirs, mut ours) = scene.follow()?;
         let enough = usize::try_from(1 + random.next() % 4000)?;
-        wait_for("acknowledged entries", LONG, || {
+        let waited = wait_for("acknowledged entries", LONG, || {
             for program in [&mut ledger, &mut theirs, &mut ours] {
                 ensure!(program.is_running()?, "{}", program.stderr());
             }
             Ok(acknowledged(&ledger.stdout()).count() >= enough)
-        })?;
+        });
+        waited.with_context(|| format!("{}{}", theirs.stderr(), ours.stderr()))?;
         // The standbys may die with it.
         let killed = if round % 2 == 0 {
             let killed = ledger.kill_9()?;
