@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use walstream::protocol::horizon::XminHorizon;
 use walstream::sync::{StandbyLsns, SyncRule};
 
 use crate::sender::Shared;
@@ -39,6 +40,16 @@ impl SenderView {
     /// Reads rules, verifiers and certificates again, as [`Sender::reload_access`](crate::Sender::reload_access) does.
     pub fn reload_access(&self) -> bool {
         self.0.access.reload()
+    }
+
+    /// The oldest transactions that its standbys need, connected or with a slot.
+    #[must_use]
+    pub fn horizon(&self) -> XminHorizon {
+        let of_standbys = XminHorizon {
+            xmin: self.0.standbys.oldest_xmin(),
+            catalog_xmin: None,
+        };
+        self.0.slots.horizon().least(of_standbys)
     }
 
     /// The slots, by name.

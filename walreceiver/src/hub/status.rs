@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use walsender::slot::SlotView;
 use walsender::standby::StandbyStatus;
 use walstream::sync::SyncRule;
+use walstream::types::FullTransactionId;
 use walstream::{Lsn, PgTimestamp};
 
 use crate::run::live::lsn_text;
@@ -99,6 +100,12 @@ pub struct FollowerSlot {
     /// What its follower has confirmed.
     #[serde(with = "lsn_text")]
     pub restart_lsn: Option<Lsn>,
+    /// The oldest transaction that its follower needs, as it said in its feedback.
+    #[serde(default)]
+    pub xmin: Option<u32>,
+    /// The oldest that it needs in catalogs.
+    #[serde(default)]
+    pub catalog_xmin: Option<u32>,
 }
 
 impl From<&StandbyStatus> for FollowerStatus {
@@ -138,6 +145,8 @@ impl From<SlotView> for FollowerSlot {
             temporary: slot.temporary,
             active_pid: slot.active_pid,
             restart_lsn: slot.restart_lsn,
+            xmin: slot.horizon.xmin.map(FullTransactionId::xid),
+            catalog_xmin: slot.horizon.catalog_xmin.map(FullTransactionId::xid),
         }
     }
 }

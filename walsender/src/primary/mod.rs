@@ -29,7 +29,7 @@ mod wal_files;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ use tokio_postgres::Config;
 use walstream::storage::control::DatabaseState;
 use walstream::sync::WalSenderState;
 use walstream::timeline::TimelineHistory;
+use walstream::types::FullTransactionId;
 use walstream::wal::segment_name::SegmentName;
 use walstream::{Lsn, TimelineId};
 
@@ -90,6 +91,8 @@ struct Inner {
     wal: WalFiles,
     retention: Retention,
     backup_facts: BackupFacts,
+    /// The first transaction that had not ended when that was asked; 0 before.
+    next_transaction: AtomicU64,
     /// As of the last backup that began: `pg_checksums` changes it while the server is down.
     has_data_checksums: AtomicBool,
     /// The newest history that was asked for.
@@ -137,6 +140,7 @@ impl Primary {
             identity,
             flushed,
             retention,
+            next_transaction: AtomicU64::new(0),
             has_data_checksums: AtomicBool::new(backup_facts.has_data_checksums),
             backup_facts,
             history: Mutex::default(),
@@ -300,6 +304,12 @@ impl WalSource for Primary {
 
     fn restart_lsn(&self) -> Lsn {
         self.inner.retention.redo_lsn().unwrap_or(Lsn::INVALID)
+    }
+
+    fn next_transaction(&self) -> Option<FullTransactionId> {
+        // Until it was asked for, nothing can be.
+        let next = self.inner.next_transaction.load(Ordering::Relaxed);
+        Some(FullTransactionId(next))
     }
 
     fn live_backups(&self) -> Option<Arc<dyn LiveServer>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use walstream::Lsn;
+use walstream::protocol::horizon::XminHorizon;
 
 use super::error::SlotError;
 use super::file::SavedSlot;
@@ -24,6 +25,8 @@ pub struct SlotView {
     pub invalidated_at: Option<Lsn>,
     /// WAL from here on is kept: the least restart LSN that the slot can have after a crash.
     pub retained_from: Option<Lsn>,
+    /// The oldest transactions that the slot's standby needs (`xmin`, `catalog_xmin`), as it said in its feedback.
+    pub horizon: XminHorizon,
 }
 
 /// A slot in memory.
@@ -31,6 +34,7 @@ pub struct SlotView {
 pub(super) struct SlotEntry {
     pub(super) restart_lsn: Option<Lsn>,
     pub(super) invalidated_at: Option<Lsn>,
+    pub(super) horizon: XminHorizon,
     /// The connection that a temporary slot ends with.
     pub(super) owner: Option<u32>,
     /// The connection that uses it; a temporary slot is always used by its owner.
@@ -60,6 +64,10 @@ impl SlotEntry {
         Self {
             restart_lsn,
             invalidated_at: None,
+            horizon: XminHorizon {
+                xmin: None,
+                catalog_xmin: None,
+            },
             owner,
             active_for: owner,
             revoked: None,
@@ -71,6 +79,7 @@ impl SlotEntry {
     pub(super) fn loaded(saved: &SavedSlot) -> Self {
         Self {
             invalidated_at: saved.invalidated_at,
+            horizon: saved.horizon,
             on_disk: saved.restart_lsn,
             ..Self::new(saved.restart_lsn, None)
         }
@@ -84,6 +93,7 @@ impl SlotEntry {
             restart_lsn: self.restart_lsn,
             invalidated_at: self.invalidated_at,
             retained_from: self.retained_from(),
+            horizon: self.horizon,
         }
     }
 
@@ -136,6 +146,7 @@ impl SlotEntry {
             name: name.to_owned(),
             restart_lsn: self.restart_lsn,
             invalidated_at: self.invalidated_at,
+            horizon: self.horizon,
         })
     }
 

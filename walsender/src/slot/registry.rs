@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use walstream::Lsn;
+use walstream::protocol::horizon::XminHorizon;
 
 use super::entry::{SlotEntry, SlotView};
 use super::error::SlotError;
@@ -218,6 +219,17 @@ impl PhysicalSlots {
         let leftovers = self.lock_leftovers();
         let of_slots = slots.values().filter_map(SlotEntry::retained_from);
         of_slots.chain(leftovers.values().copied().flatten()).min()
+    }
+
+    /// The oldest transactions that the standbys of all slots need, those that are not connected included.
+    ///
+    /// # Source
+    /// `ReplicationSlotsComputeRequiredXmin` in `src/backend/replication/slot.c`.
+    #[must_use]
+    pub fn horizon(&self) -> XminHorizon {
+        let slots = self.lock();
+        let horizons = slots.values().map(|slot| slot.horizon);
+        horizons.fold(XminHorizon::default(), XminHorizon::least)
     }
 
     /// Drops a slot for the connection `pid`. It is durably gone when this returns. Blocks.
@@ -434,6 +446,20 @@ impl AcquiredSlot {
             before
         });
         before.flatten().filter(|&before| flush_lsn < before)
+    }
+
+    /// The standby needs transactions from here on.
+    ///
+    /// # Source
+    /// `PhysicalReplicationSlotNewXmin` in `src/backend/replication/walsender.c`.
+    pub(crate) fn keep_transactions(&self, asked: XminHorizon) {
+        self.with(|slot| {
+            let moved = slot.horizon.moved_to(asked);
+            if slot.horizon != moved {
+                slot.horizon = moved;
+                slot.set_dirty();
+            }
+        });
     }
 
     /// Tells when the slot is to be let go, as its WAL will be removed. Others may wait for it, too.

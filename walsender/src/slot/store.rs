@@ -286,6 +286,7 @@ mod tests {
             name: name.to_owned(),
             restart_lsn: Lsn(restart_lsn).valid(),
             invalidated_at: None,
+            horizon: walstream::protocol::horizon::XminHorizon::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
+use walstream::types::FullTransactionId;
 use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
 pub use piece::{FilePiece, LaterPiece, SegmentFile, WalPiece};
@@ -110,6 +111,12 @@ pub trait WalSource: Debug + Send + Sync + 'static {
 
     /// Where a slot that reserves WAL begins: the redo location of the last checkpoint.
     fn restart_lsn(&self) -> Lsn;
+
+    /// The next transaction that the server will begin, or one before it; `None` where that is not known. Standbys cannot
+    /// need transactions from later on.
+    fn next_transaction(&self) -> Option<FullTransactionId> {
+        None
+    }
 
     /// Base backups of a running server; `None` when the source has none.
     fn live_backups(&self) -> Option<Arc<dyn LiveServer>> {

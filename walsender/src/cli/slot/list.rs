@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use walsender::slot::wal_status::WalStatus;
 use walsender::slot::{SavedSlot, SlotStoreError, StoredSlots, read_slots};
+use walstream::types::FullTransactionId;
 
 /// Lists replication slots with the columns of pg_replication_slots
 ///
@@ -34,6 +35,8 @@ struct Row {
     temporary: bool,
     active: Option<bool>,
     active_pid: Option<u32>,
+    xmin: Option<u32>,
+    catalog_xmin: Option<u32>,
     restart_lsn: Option<String>,
     wal_status: Option<&'static str>,
     safe_wal_size: Option<i64>,
@@ -92,22 +95,26 @@ impl Row {
             temporary: false,
             active: holder.is_none().then_some(false),
             active_pid: None,
+            xmin: slot.horizon.xmin.map(FullTransactionId::xid),
+            catalog_xmin: slot.horizon.catalog_xmin.map(FullTransactionId::xid),
             restart_lsn: slot.restart_lsn.map(|lsn| lsn.to_string()),
             wal_status: is_lost.then_some(WalStatus::Lost.name()),
             safe_wal_size: None,
         }
     }
 
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 10] {
+        let number =
+            |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
         let truth = |value: bool| if value { "t" } else { "f" }.to_owned();
         [
             self.slot_name.clone(),
             self.slot_type.to_owned(),
             truth(self.temporary),
             self.active.map(truth).unwrap_or_default(),
-            self.active_pid
-                .map(|pid| pid.to_string())
-                .unwrap_or_default(),
+            number(self.active_pid),
+            number(self.xmin),
+            number(self.catalog_xmin),
             self.restart_lsn.clone().unwrap_or_default(),
             self.wal_status.unwrap_or_default().to_owned(),
             self.safe_wal_size
@@ -125,6 +132,8 @@ fn table(rows: &[Row]) -> String {
         "temporary",
         "active",
         "active_pid",
+        "xmin",
+        "catalog_xmin",
         "restart_lsn",
         "wal_status",
         "safe_wal_size",
