@@ -15,6 +15,7 @@ mod encoder;
 mod every_record;
 mod failing_disk;
 mod hostile_peer;
+mod hot_standby_feedback;
 mod hub;
 mod hub_followers;
 mod hub_sync;

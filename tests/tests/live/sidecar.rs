@@ -36,14 +36,14 @@ impl Sidecar {
     }
 
     /// Starts it, again where it was killed.
-    fn restart(&mut self, primary: &Cluster) -> Result<()> {
+    pub(crate) fn restart(&mut self, primary: &Cluster) -> Result<()> {
         let mut running = program(&self.work, primary.data_dir(), &primary.conninfo())?.start()?;
         running.wait_for_output("listening", SHORT)?;
         self.running = Some(running);
         Ok(())
     }
 
-    fn running(&mut self) -> Result<Running> {
+    pub(crate) fn running(&mut self) -> Result<Running> {
         self.running.take().context("the sidecar does not run")
     }
 
@@ -61,12 +61,12 @@ impl Sidecar {
             .unwrap_or_default()
     }
 
-    fn psql(&self, command: &str) -> Result<String> {
+    pub(crate) fn psql(&self, command: &str) -> Result<String> {
         replication_command(&self.work, &self.conninfo(), command)
     }
 
     /// A standby that `pg_basebackup` makes through the sidecar. Not started.
-    fn standby(&self, primary: &Cluster, options: &[&str]) -> Result<Cluster> {
+    pub(crate) fn standby(&self, primary: &Cluster, options: &[&str]) -> Result<Cluster> {
         let server =
             LocalPostgres::empty(primary.programs(), primary.user(), Listen::SocketAndTcp)?;
         let conninfo = self.conninfo();
@@ -87,7 +87,7 @@ impl Sidecar {
 }
 
 /// A sidecar that listens at a socket in the directory.
-fn program(work: &Workdir, data_dir: &Path, conninfo: &str) -> Result<Program> {
+pub(crate) fn program(work: &Workdir, data_dir: &Path, conninfo: &str) -> Result<Program> {
     let program = work
         .program("walsender")?
         .args(["serve", "--listen"])
@@ -99,7 +99,7 @@ fn program(work: &Workdir, data_dir: &Path, conninfo: &str) -> Result<Program> {
     Ok(program.arg("--slots").arg(work.join("slots")))
 }
 
-fn caught_up(standby: &Cluster, primary: &Cluster) -> Result<()> {
+pub(crate) fn caught_up(standby: &Cluster, primary: &Cluster) -> Result<()> {
     let end = primary.current_lsn()?;
     wait_for(&format!("replay of {end}"), LONG, || {
         // It may just be starting.

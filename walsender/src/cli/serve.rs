@@ -43,7 +43,9 @@ pub(super) struct ServeArgs {
     /// come from PGPASSWORD or ~/.pgpass
     #[arg(long, value_name = "CONNINFO", requires = "data_dir")]
     pub(super) primary: Option<String>,
-    /// The replication slot on that server which keeps WAL there, made where it is missing
+    /// The replication slot on that server which keeps WAL there, made where it is missing. It keeps no old rows:
+    /// hot_standby_feedback of standbys is shown by `walsender slot list` and does not reach that server; give standbys
+    /// max_standby_streaming_delay instead
     #[arg(long, value_name = "NAME", requires = "data_dir", default_value = DEFAULT_SLOT)]
     pub(super) primary_slot: String,
     /// Where to listen: an address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose name must be

@@ -4,6 +4,10 @@
 //! stay idle. One physical slot there keeps what our slots, streams and base backups need. Base backups run between
 //! `pg_backup_start` and `pg_backup_stop` of a session of their own.
 //!
+//! What standbys ask for in hot standby feedback is kept with their slots and shown, and goes no further: a slot's xmin can be
+//! set only by a standby that streams from the server itself, over no function of SQL. A transaction held open there could
+//! stand for it, but it would hold back clean-up in all databases for as long as we run.
+//!
 //! **Invariant:** nothing is sent beyond a flush LSN that the server itself has told, and no server is served whose WAL does
 //! not go on from what was sent: one of another cluster, or one that went back.
 //!
