@@ -52,10 +52,10 @@ impl SenderView {
         self.0.slots.horizon().least(of_standbys)
     }
 
-    /// The slots, by name.
+    /// The slots, by name, with their `wal_status`.
     #[must_use]
     pub fn slots(&self) -> Vec<SlotView> {
-        self.0.slots.list()
+        self.0.judged_slots()
     }
 }
 

@@ -52,6 +52,7 @@ mod serve_timelines;
 mod shutdown;
 mod sidecar;
 mod sidecar_backup;
+mod sidecar_slot_limit;
 mod slot_wal_status;
 mod standby_names;
 mod status;

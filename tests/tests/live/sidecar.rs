@@ -22,13 +22,20 @@ use crate::recorded_sender::replication_command;
 /// A sidecar of a server, and the place where it runs.
 pub(crate) struct Sidecar {
     pub(crate) work: Workdir,
+    /// Further arguments.
+    arguments: Vec<String>,
     running: Option<Running>,
 }
 
 impl Sidecar {
     pub(crate) fn start(primary: &Cluster) -> Result<Self> {
+        Self::start_with(primary, &[])
+    }
+
+    pub(crate) fn start_with(primary: &Cluster, arguments: &[&str]) -> Result<Self> {
         let mut sidecar = Self {
             work: Workdir::new()?,
+            arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
             running: None,
         };
         sidecar.restart(primary)?;
@@ -37,7 +44,8 @@ impl Sidecar {
 
     /// Starts it, again where it was killed.
     pub(crate) fn restart(&mut self, primary: &Cluster) -> Result<()> {
-        let mut running = program(&self.work, primary.data_dir(), &primary.conninfo())?.start()?;
+        let program = program(&self.work, primary.data_dir(), &primary.conninfo())?;
+        let mut running = program.args(&self.arguments).start()?;
         running.wait_for_output("listening", SHORT)?;
         self.running = Some(running);
         Ok(())
@@ -378,6 +386,7 @@ fn a_flush_is_known_soon() -> Result<()> {
     let primary = Cluster::started()?;
     primary.query("CREATE TABLE t (a int)")?;
     let config = PrimaryConfig {
+        max_slot_wal_keep_size: None,
         data_directory: primary.data_dir().to_owned(),
         conninfo: parse_conninfo(&primary.conninfo(), |_| None)?,
         slot: "walsender_delay".to_owned(),

@@ -100,6 +100,9 @@ pub struct FollowerSlot {
     /// What its follower has confirmed.
     #[serde(with = "lsn_text")]
     pub restart_lsn: Option<Lsn>,
+    /// Whether its WAL is there; the mirror removes none, so it is `reserved` or `extended`.
+    #[serde(default)]
+    pub wal_status: Option<String>,
     /// The oldest transaction that its follower needs, as it said in its feedback.
     #[serde(default)]
     pub xmin: Option<u32>,
@@ -145,6 +148,7 @@ impl From<SlotView> for FollowerSlot {
             temporary: slot.temporary,
             active_pid: slot.active_pid,
             restart_lsn: slot.restart_lsn,
+            wal_status: slot.wal_status.map(|status| status.name().to_owned()),
             xmin: slot.horizon.xmin.map(FullTransactionId::xid),
             catalog_xmin: slot.horizon.catalog_xmin.map(FullTransactionId::xid),
         }

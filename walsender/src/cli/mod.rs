@@ -6,6 +6,7 @@ mod serve;
 mod serve_primary;
 mod slot;
 mod verifier;
+mod wal_keep_size;
 
 use std::process::ExitCode;
 

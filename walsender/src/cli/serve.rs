@@ -18,6 +18,7 @@ use walstream::sync::{StandbyNames, SyncRule};
 
 use super::access_args::AccessArgs;
 use super::serve_primary;
+use super::wal_keep_size::WalKeepSize;
 
 const EXAMPLE: &str = "\
 Beside a running PostgreSQL:
@@ -48,6 +49,18 @@ pub(super) struct ServeArgs {
     /// max_standby_streaming_delay instead
     #[arg(long, value_name = "NAME", requires = "data_dir", default_value = DEFAULT_SLOT)]
     pub(super) primary_slot: String,
+    /// Most WAL that a slot of ours may keep on that server, such as 10GB; without a unit in MB, -1 for any amount. A slot
+    /// that keeps more is given up when the server does a checkpoint, and its standby has to be made anew, as with the
+    /// setting of this name in PostgreSQL; that setting of the server itself should be larger, as it would give up the one
+    /// slot there that keeps WAL for all of ours. An archive is never removed from here, so it needs no limit
+    #[arg(
+        long,
+        value_name = "SIZE",
+        requires = "data_dir",
+        default_value = "-1",
+        allow_hyphen_values = true
+    )]
+    pub(super) max_slot_wal_keep_size: WalKeepSize,
     /// Where to listen: an address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose name must be
     /// .s.PGSQL.PORT for PostgreSQL's clients. Addresses that other machines reach need --auth-file or --hba
     #[arg(long, value_name = "ADDR")]

@@ -140,6 +140,7 @@ async fn poll(
         };
         if advance_at <= Instant::now() {
             slot_lsn = keep_wal(inner, session, slot_lsn).await?;
+            inner.retention.set_kept_from(slot_lsn.valid());
             advance_at = Instant::now() + ADVANCE_EVERY;
         }
         tokio::time::sleep(wait).await;
@@ -148,9 +149,9 @@ async fn poll(
 
 /// Moves the slot on the primary to what is still needed. Gives where it is known to be.
 async fn keep_wal(inner: &Inner, session: &SqlSession, slot_lsn: Lsn) -> Result<Lsn, PrimaryError> {
-    let redo_lsn = identity::redo_lsn(session).await?;
+    let checkpoint = identity::checkpoint(session).await?;
     // A slot that was made since the last round may begin at the checkpoint of then.
-    let last_redo = inner.retention.set_redo(redo_lsn);
+    let last_redo = inner.retention.set_checkpoint(checkpoint);
     let Some(needed) = inner.retention.needed_from() else {
         return Ok(slot_lsn);
     };

@@ -8,7 +8,7 @@ use walstream::protocol::horizon::XminHorizon;
 
 use super::error::SlotError;
 use super::file::SavedSlot;
-use super::wal_status::SlotWal;
+use super::wal_status::{KeptWal, SlotWal, WalStatus};
 
 /// What is told of a slot: a line of `pg_replication_slots`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub struct SlotView {
     pub retained_from: Option<Lsn>,
     /// The oldest transactions that the slot's standby needs (`xmin`, `catalog_xmin`), as it said in its feedback.
     pub horizon: XminHorizon,
+    /// Whether its WAL is there, as a sender's view tells; `None` for a slot that needs none.
+    pub wal_status: Option<WalStatus>,
+    /// Bytes of WAL until it may be lost, as a sender's view tells ([`safe_wal_size`](super::wal_status::WalKeepSettings)).
+    pub safe_wal_size: Option<i64>,
 }
 
 /// A slot in memory.
@@ -48,6 +52,15 @@ pub(super) struct SlotEntry {
 }
 
 impl SlotView {
+    /// With what its source says of its WAL.
+    #[must_use]
+    pub(crate) fn judged(mut self, kept: &KeptWal, write_lsn: Lsn, slots_lsn: Option<Lsn>) -> Self {
+        let (extent, wal) = (kept.extent(write_lsn, slots_lsn), self.wal());
+        self.wal_status = kept.settings.wal_status(&extent, &wal);
+        self.safe_wal_size = kept.settings.safe_wal_size(&extent, &wal);
+        self
+    }
+
     /// What its `wal_status` depends on.
     #[must_use]
     pub const fn wal(&self) -> SlotWal {
@@ -94,6 +107,8 @@ impl SlotEntry {
             invalidated_at: self.invalidated_at,
             retained_from: self.retained_from(),
             horizon: self.horizon,
+            wal_status: None,
+            safe_wal_size: None,
         }
     }
 

@@ -313,6 +313,13 @@ impl PhysicalSlots {
         self.save_all(&store)
     }
 
+    /// Writes down what is told of the slots, for [`read_slots`](super::read_slots). Blocks.
+    pub(crate) fn tell(&self, slots: &[SlotView]) {
+        if let Some(store) = &*self.lock_store() {
+            store.tell(slots);
+        }
+    }
+
     /// Gives up the WAL before `oldest_lsn` of every slot that needs it. A slot that is lost by this is durably so when this
     /// returns. Blocks. [`super::wal_status`] says when to call it.
     ///

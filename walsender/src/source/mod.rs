@@ -15,11 +15,12 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
 use walstream::types::FullTransactionId;
-use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier, TimelineId};
+use walstream::{Dialect, Lsn, SegmentNumber, SegmentSize, SystemIdentifier, TimelineId};
 
 pub use piece::{FilePiece, LaterPiece, SegmentFile, WalPiece};
 
 use crate::backup::LiveServer;
+use crate::slot::wal_status::{KeptWal, WalKeepSettings};
 
 /// Slots of a source that does not say how many it has (`max_replication_slots`).
 const DEFAULT_MAX_SLOTS: usize = 10;
@@ -116,6 +117,15 @@ pub trait WalSource: Debug + Send + Sync + 'static {
     /// need transactions from later on.
     fn next_transaction(&self) -> Option<FullTransactionId> {
         None
+    }
+
+    /// What it keeps of its WAL, which the status of slots goes by. A source that does not say removes none.
+    fn kept_wal(&self) -> KeptWal {
+        KeptWal {
+            settings: WalKeepSettings::new(self.identity().segment_size),
+            last_removed: SegmentNumber(0),
+            kept_from: None,
+        }
     }
 
     /// Base backups of a running server; `None` when the source has none.

@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use walsender::slot::wal_status::WalStatus;
-use walsender::slot::{SavedSlot, SlotStoreError, StoredSlots, read_slots};
+use walsender::slot::{SavedSlot, SlotStoreError, StoredSlots, ToldSlot, read_slots};
 use walstream::types::FullTransactionId;
 
 /// Lists replication slots with the columns of pg_replication_slots
 ///
-/// It shows what is saved, which a running sender brings up to date every few seconds; its temporary slots are not among
-/// it. Empty columns (null with --json) are not known without the sender: who uses a slot, and, but for slots that are
-/// lost, how much of its WAL is there.
+/// It shows what is saved, and what a running sender tells beside it, both brought up to date every few seconds; temporary
+/// slots are not among it. Columns that only a running sender knows are empty (null with --json) without one: who uses a
+/// slot, and, but for slots that are lost, how much of its WAL is there.
+///
+/// wal_status is PostgreSQL's: reserved, extended (more than max_wal_size is kept), unreserved (more than
+/// --max-slot-wal-keep-size: the next checkpoint of the primary gives it up), lost.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     /// Directory of the slots
@@ -38,7 +41,7 @@ struct Row {
     xmin: Option<u32>,
     catalog_xmin: Option<u32>,
     restart_lsn: Option<String>,
-    wal_status: Option<&'static str>,
+    wal_status: Option<String>,
     safe_wal_size: Option<i64>,
 }
 
@@ -56,10 +59,14 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
         slots,
         damaged,
         holder,
+        told,
     } = read_slots(&args.slots)?;
     let rows: Vec<_> = slots
         .into_iter()
-        .map(|slot| Row::new(slot, holder))
+        .map(|slot| {
+            let told = told.iter().find(|told| told.slot_name == slot.name);
+            Row::new(slot, holder, told)
+        })
         .collect();
     let text = if args.json {
         let document = Document {
@@ -87,19 +94,25 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 impl Row {
-    fn new(slot: SavedSlot, holder: Option<u32>) -> Self {
+    fn new(slot: SavedSlot, holder: Option<u32>, told: Option<&ToldSlot>) -> Self {
         let is_lost = slot.restart_lsn.is_none() && slot.invalidated_at.is_some();
         Self {
             slot_name: slot.name,
             slot_type: "physical",
             temporary: false,
-            active: holder.is_none().then_some(false),
-            active_pid: None,
+            active: match told {
+                Some(told) => Some(told.active_pid.is_some()),
+                None => holder.is_none().then_some(false),
+            },
+            active_pid: told.and_then(|told| told.active_pid),
             xmin: slot.horizon.xmin.map(FullTransactionId::xid),
             catalog_xmin: slot.horizon.catalog_xmin.map(FullTransactionId::xid),
             restart_lsn: slot.restart_lsn.map(|lsn| lsn.to_string()),
-            wal_status: is_lost.then_some(WalStatus::Lost.name()),
-            safe_wal_size: None,
+            wal_status: match told {
+                Some(told) => told.wal_status.clone(),
+                None => is_lost.then(|| WalStatus::Lost.name().to_owned()),
+            },
+            safe_wal_size: told.and_then(|told| told.safe_wal_size),
         }
     }
 
@@ -116,7 +129,7 @@ impl Row {
             number(self.xmin),
             number(self.catalog_xmin),
             self.restart_lsn.clone().unwrap_or_default(),
-            self.wal_status.unwrap_or_default().to_owned(),
+            self.wal_status.clone().unwrap_or_default(),
             self.safe_wal_size
                 .map(|size| size.to_string())
                 .unwrap_or_default(),
