@@ -18,7 +18,7 @@ use crate::config::{ListenAddress, ListenAddressError, SenderConfig};
 use crate::connection::answer::Answer;
 use crate::counters::Counters;
 use crate::listener::Listener;
-use crate::slot::PhysicalSlots;
+use crate::slot::{PhysicalSlots, SlotView};
 use crate::source::WalSource;
 use crate::standby::{StandbyStatus, Standbys};
 use crate::sync_names_file::SyncNamesFileError;
@@ -340,9 +340,14 @@ async fn save_slots_until_the_end(shared: Arc<Shared>) {
 }
 
 /// A failure is no reason to end: the WAL is kept until the slots can be saved.
-async fn save_slots(shared: &Shared) {
-    let slots = shared.slots.clone();
-    let saved = tokio::task::spawn_blocking(move || slots.save_dirty()).await;
+async fn save_slots(shared: &Arc<Shared>) {
+    let for_task = Arc::clone(shared);
+    let saved = tokio::task::spawn_blocking(move || {
+        let saved = for_task.slots.save_dirty();
+        for_task.slots.tell(&for_task.judged_slots());
+        saved
+    })
+    .await;
     if let Ok(Err(error)) = saved {
         tracing::error!(
             "cannot save the replication slots, so WAL is kept that they no longer need: {error}"
@@ -383,6 +388,21 @@ impl LifeWatch {
 }
 
 impl Shared {
+    /// The slots, with what the source says of their WAL.
+    pub(crate) fn judged_slots(&self) -> Vec<SlotView> {
+        let (slots, slots_lsn) = (self.slots.list(), self.slots.retained_from());
+        if slots.is_empty() {
+            // A source may have to look into a directory.
+            return slots;
+        }
+        let kept = self.source.kept_wal();
+        let write_lsn = self.source.flushed().borrow().lsn;
+        let judged = slots
+            .into_iter()
+            .map(|slot| slot.judged(&kept, write_lsn, slots_lsn));
+        judged.collect()
+    }
+
     pub(crate) fn life(&self) -> LifeWatch {
         LifeWatch(self.life.subscribe())
     }

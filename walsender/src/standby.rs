@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{oneshot, watch};
-use walstream::protocol::copy::{HotStandbyFeedback, StandbyStatusUpdate};
+use walstream::protocol::copy::StandbyStatusUpdate;
+use walstream::protocol::horizon::XminHorizon;
 use walstream::sync::{
     StandbyId, StandbyLsns, StandbyRow, SyncRep, SyncRule, SyncState, WaitMode, WaiterId,
     WalSenderState,
 };
-use walstream::types::TransactionId;
+use walstream::types::{FullTransactionId, TransactionId};
 use walstream::{Lsn, PgTimestamp};
 
 /// What a sender knows of one connection: a line of `pg_stat_replication`.
@@ -32,7 +33,8 @@ pub struct StandbyStatus {
     pub client_address: Option<SocketAddr>,
     /// When the connection began (`backend_start`).
     pub connected_at: SystemTime,
-    /// The oldest transaction that the standby still needs (`backend_xmin`), as it says in its feedback.
+    /// The oldest transaction that the standby still needs (`backend_xmin`), as it says in its feedback. `None` for one with
+    /// a slot, which keeps that instead.
     pub xmin: Option<TransactionId>,
     /// What the sender is doing for it.
     pub state: WalSenderState,
@@ -81,7 +83,7 @@ struct Connection {
     user: String,
     client_address: Option<SocketAddr>,
     connected_at: SystemTime,
-    xmin: Option<TransactionId>,
+    xmin: Option<FullTransactionId>,
     replied_at: Option<Instant>,
 }
 
@@ -157,6 +159,16 @@ impl Standbys {
             .collect()
     }
 
+    /// The oldest transaction that a standby without a slot needs.
+    pub(crate) fn oldest_xmin(&self) -> Option<FullTransactionId> {
+        let state = self.lock();
+        state
+            .connections
+            .values()
+            .filter_map(|connection| connection.xmin)
+            .min()
+    }
+
     pub(crate) fn rule(&self) -> SyncRule {
         self.lock().sync.rule().clone()
     }
@@ -223,7 +235,7 @@ impl Connection {
             application_name: row.application_name.clone(),
             client_address: self.client_address,
             connected_at: self.connected_at,
-            xmin: self.xmin,
+            xmin: self.xmin.map(FullTransactionId::xid),
             state: row.state,
             sent_lsn: row.sent_lsn,
             write_lsn: row.lsns.write,
@@ -274,9 +286,16 @@ impl StandbyEntry {
         });
     }
 
-    pub(crate) fn handle_feedback(&self, feedback: &HotStandbyFeedback) {
+    /// The standby has sent feedback at this time of its clock.
+    pub(crate) fn handle_feedback_time(&self, sent_at: PgTimestamp) {
+        let mut state = self.standbys.lock();
+        state.sync.handle_reply_time(self.id, sent_at);
+    }
+
+    /// The standby, which has no slot, needs transactions from here on.
+    pub(crate) fn keep_transactions(&self, horizon: XminHorizon) {
         if let Some(connection) = self.standbys.lock().connections.get_mut(&self.pid) {
-            connection.xmin = Some(feedback.xmin).filter(|xmin| *xmin != 0);
+            connection.xmin = horizon.oldest();
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use walstream::protocol::horizon::XminHorizon;
 use walstream::sync::{StandbyLsns, SyncRule};
 
 use crate::config::ListenAddress;
@@ -57,10 +58,20 @@ impl SenderView {
         sender_status::gather(&self.shared, &self.address)
     }
 
-    /// The slots, by name.
+    /// The oldest transactions that its standbys need, connected or with a slot.
+    #[must_use]
+    pub fn horizon(&self) -> XminHorizon {
+        let of_standbys = XminHorizon {
+            xmin: self.shared.standbys.oldest_xmin(),
+            catalog_xmin: None,
+        };
+        self.shared.slots.horizon().least(of_standbys)
+    }
+
+    /// The slots, by name, with their `wal_status`.
     #[must_use]
     pub fn slots(&self) -> Vec<SlotView> {
-        self.shared.slots.list()
+        self.shared.judged_slots()
     }
 }
 

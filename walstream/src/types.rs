@@ -10,6 +10,50 @@ pub type BlockNumber = u32;
 /// Transaction number without its epoch; 0 is invalid, 1 and 2 are special.
 pub type TransactionId = u32;
 
+/// Transaction number with its epoch, which counts how often the 32-bit numbers have been used up: such numbers only grow.
+///
+/// # Source
+/// `FullTransactionId` in `src/include/access/transam.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FullTransactionId(pub u64);
+
+impl FullTransactionId {
+    /// The number of a transaction; `None` for 0, which is invalid, and the special 1 and 2.
+    ///
+    /// # Source
+    /// `TransactionIdIsNormal` in `src/include/access/transam.h`.
+    #[must_use]
+    pub fn normal(epoch: u32, xid: TransactionId) -> Option<Self> {
+        (xid > 2).then_some(Self(u64::from(epoch) << 32 | u64::from(xid)))
+    }
+
+    /// The number without its epoch.
+    #[must_use]
+    pub const fn xid(self) -> TransactionId {
+        let [.., a, b, c, d] = self.0.to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// The epoch.
+    #[must_use]
+    pub const fn epoch(self) -> u32 {
+        let [a, b, c, d, ..] = self.0.to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// Whether a server whose next transaction is `next` can still tell this one from those to come.
+    ///
+    /// # Source
+    /// `TransactionIdInRecentPast` in `src/backend/replication/walsender.c`.
+    #[must_use]
+    pub const fn is_in_recent_past(self, next: Self) -> bool {
+        match next.0.checked_sub(self.0) {
+            Some(age) => age <= 1 << 31,
+            None => false,
+        }
+    }
+}
+
 /// Number that a cluster draws when it is initialised; equal on a primary and all its standbys.
 ///
 /// # Source

@@ -79,6 +79,7 @@ impl Scene {
             certificates.signed(name, None)?;
         }
         certificates.signed_plainly("u_ca")?;
+        certificates.revoke("none.crl", &[])?;
         certificates.self_signed("stranger", &["-newkey", "rsa:2048"], &[])?;
         let mut cluster = ClusterOptions::default()
             .set("ssl", "on")
@@ -199,6 +200,7 @@ fn access(files: &TempDir, certificates: &Certificates) -> AccessFiles {
             certificate: certificates.path("server.crt"),
             key: files.path().join("server.key"),
             client_authorities: Some(certificates.path("ca.crt")),
+            revocations: None,
             min_version: TlsVersion::default(),
         }),
     }
@@ -315,6 +317,66 @@ fn certificates_of_strangers_end_the_handshake() -> Result<()> {
                 );
             }
         }
+    }
+    Ok(())
+}
+
+/// A revoked certificate ends the handshake, once the list is read; others go on to be let in. The list can be changed and read
+/// again. PostgreSQL does the same with the same list.
+#[test]
+fn revoked_certificates_end_the_handshake() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let list = directory.path().join("ca.crl");
+    let mut scene = Scene::with(|config| {
+        if let Some(tls) = &mut config.access.tls
+            && let Some(authorities) = &tls.client_authorities
+        {
+            let _ = fs::copy(authorities.with_file_name("none.crl"), &list);
+            tls.revocations = Some(list.clone());
+        }
+    })?;
+    let on_server = scene.cluster.data_dir().join("ca.crl");
+    scene.certificates.revoke("one.crl", &["u_cert"])?;
+    scene.certificates.revoke("other.crl", &["u_full"])?;
+    let certificate = |name: &str| {
+        let password = "password=pw ssl_max_protocol_version";
+        let more = scene.client_certificate(name, name);
+        ["TLSv1.2", "TLSv1.3"].map(|version| format!("user={name} {password}={version} {more}"))
+    };
+    let (cert, full) = (certificate("u_cert"), certificate("u_full"));
+    for (file, cert_is_in, full_is_in) in [
+        ("none.crl", true, true),
+        ("one.crl", false, true),
+        ("other.crl", true, false),
+    ] {
+        let text = scene.certificates.text(file)?;
+        fs::write(&list, &text)?;
+        scene.cluster.write_file(&on_server, &text)?;
+        scene.cluster.configure(&[("ssl_crl_file", "ca.crl")])?;
+        scene.cluster.reload();
+        assert!(scene.tcp.reload_access(), "{file}");
+        for (attempts, is_expected_in) in [(&cert, cert_is_in), (&full, full_is_in)] {
+            for more in attempts {
+                // The server reads its files a moment after the signal.
+                walstream_tests::wait_for("PostgreSQL's answer", walstream_tests::SHORT, || {
+                    Ok(scene.psql(&scene.postgres(Over::Tcp), more)?.0 == is_expected_in)
+                })?;
+                for server in [scene.postgres(Over::Tcp), scene.ours(Over::Tcp)] {
+                    let (is_in, complaints) = scene.psql(&server, more)?;
+                    assert_eq!(
+                        is_in, is_expected_in,
+                        "{file} {server} {more}: {complaints}"
+                    );
+                    assert!(is_in || complaints.contains("revoked"), "{complaints}");
+                }
+            }
+        }
+    }
+    // A file that is no list changes nothing.
+    fs::write(&list, "nonsense")?;
+    assert!(!scene.tcp.reload_access());
+    for more in &full {
+        assert!(!scene.psql(&scene.ours(Over::Tcp), more)?.0);
     }
     Ok(())
 }

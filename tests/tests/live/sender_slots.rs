@@ -209,10 +209,10 @@ fn slots_are_made_and_dropped_without_a_sender_and_only_listed_beside_one() -> R
     )?;
     let table = place.slot(&["list"])?.succeed(SHORT)?.stdout;
     let expected = "
- slot_name | slot_type | temporary | active | active_pid | restart_lsn | wal_status | safe_wal_size
------------+-----------+-----------+--------+------------+-------------+------------+---------------
- a_1       | physical  | f         | f      |            | 0/2000028   |            |
- b         | physical  | f         | f      |            |             |            |
+ slot_name | slot_type | temporary | active | active_pid | xmin | catalog_xmin | restart_lsn | wal_status | safe_wal_size
+-----------+-----------+-----------+--------+------------+------+--------------+-------------+------------+---------------
+ a_1       | physical  | f         | f      |            |      |              | 0/2000028   |            |
+ b         | physical  | f         | f      |            |      |              |             |            |
 ";
     assert_eq!(format!("\n{table}"), expected);
 

@@ -2,8 +2,12 @@
 //! restarts of either side, nothing is sent that is not flushed, and a wrong directory or server is refused.
 
 use std::fs;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +15,8 @@ use tokio::runtime::Runtime;
 use walreceiver::demo::local_postgres::{Listen, LocalPostgres};
 use walsender::primary::{Primary, PrimaryConfig, parse_conninfo};
 use walsender::source::WalSource;
-use walstream::Lsn;
+use walstream::wal::segment_name::SegmentName;
+use walstream::{Lsn, SegmentSize};
 use walstream_tests::{
     Cluster, ClusterOptions, LONG, Program, Running, SHORT, StopMode, Workdir, ensure_same_content,
     server_version, wait_for,
@@ -22,13 +27,20 @@ use crate::recorded_sender::replication_command;
 /// A sidecar of a server, and the place where it runs.
 pub(crate) struct Sidecar {
     pub(crate) work: Workdir,
+    /// Further arguments.
+    arguments: Vec<String>,
     running: Option<Running>,
 }
 
 impl Sidecar {
     pub(crate) fn start(primary: &Cluster) -> Result<Self> {
+        Self::start_with(primary, &[])
+    }
+
+    pub(crate) fn start_with(primary: &Cluster, arguments: &[&str]) -> Result<Self> {
         let mut sidecar = Self {
             work: Workdir::new()?,
+            arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
             running: None,
         };
         sidecar.restart(primary)?;
@@ -36,14 +48,15 @@ impl Sidecar {
     }
 
     /// Starts it, again where it was killed.
-    fn restart(&mut self, primary: &Cluster) -> Result<()> {
-        let mut running = program(&self.work, primary.data_dir(), &primary.conninfo())?.start()?;
+    pub(crate) fn restart(&mut self, primary: &Cluster) -> Result<()> {
+        let program = program(&self.work, primary.data_dir(), &primary.conninfo())?;
+        let mut running = program.args(&self.arguments).start()?;
         running.wait_for_output("listening", SHORT)?;
         self.running = Some(running);
         Ok(())
     }
 
-    fn running(&mut self) -> Result<Running> {
+    pub(crate) fn running(&mut self) -> Result<Running> {
         self.running.take().context("the sidecar does not run")
     }
 
@@ -61,12 +74,12 @@ impl Sidecar {
             .unwrap_or_default()
     }
 
-    fn psql(&self, command: &str) -> Result<String> {
+    pub(crate) fn psql(&self, command: &str) -> Result<String> {
         replication_command(&self.work, &self.conninfo(), command)
     }
 
     /// A standby that `pg_basebackup` makes through the sidecar. Not started.
-    fn standby(&self, primary: &Cluster, options: &[&str]) -> Result<Cluster> {
+    pub(crate) fn standby(&self, primary: &Cluster, options: &[&str]) -> Result<Cluster> {
         let server =
             LocalPostgres::empty(primary.programs(), primary.user(), Listen::SocketAndTcp)?;
         let conninfo = self.conninfo();
@@ -99,7 +112,7 @@ pub(crate) fn program(work: &Workdir, data_dir: &Path, conninfo: &str) -> Result
     Ok(program.arg("--slots").arg(work.join("slots")))
 }
 
-fn caught_up(standby: &Cluster, primary: &Cluster) -> Result<()> {
+pub(crate) fn caught_up(standby: &Cluster, primary: &Cluster) -> Result<()> {
     let end = primary.current_lsn()?;
     wait_for(&format!("replay of {end}"), LONG, || {
         // It may just be starting.
@@ -239,12 +252,32 @@ fn the_primary_keeps_what_our_slots_need_and_no_more() -> Result<()> {
     Ok(())
 }
 
+/// End of the WAL that was received into a directory: behind it are the zeros that `pg_receivewal` fills a segment with.
+fn received_end(directory: &Path) -> Result<Lsn> {
+    let size = SegmentSize::DEFAULT;
+    let mut end = Lsn::INVALID;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Ok(segment) = SegmentName::parse(name.trim_end_matches(".partial"), size) else {
+            continue;
+        };
+        let bytes = fs::read(entry.path())?;
+        if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
+            let start = segment.number.start_lsn(size).context("beyond all WAL")?;
+            end = end.max(start + last as u64 + 1);
+        }
+    }
+    Ok(end)
+}
+
 #[test]
 fn no_wal_beyond_the_flush_lsn_is_sent() -> Result<()> {
-    // Commits are not flushed at once, and the WAL writer comes rarely.
+    // Commits are not flushed at once, the WAL writer comes rarely, and small buffers are written before they are flushed.
     let settings = ClusterOptions::default()
         .set("synchronous_commit", "off")
-        .set("wal_writer_delay", "10s");
+        .set("wal_writer_delay", "10s")
+        .set("wal_buffers", "32kB");
     let primary = settings.set("wal_writer_flush_after", "1GB").start()?;
     let sidecar = Sidecar::start(&primary)?;
     let target = sidecar.work.make_dir("wal")?;
@@ -260,23 +293,104 @@ fn no_wal_beyond_the_flush_lsn_is_sent() -> Result<()> {
         Ok(row.split('|').nth(2).context("a position")?.parse()?)
     };
     primary.query("CREATE TABLE t (a int)")?;
-    let (mut was_behind, mut last) = (false, Lsn::INVALID);
+    primary.query("CHECKPOINT")?;
+    let flushed = primary.flush_lsn()?;
+    // What is received ends with the last byte that is not zero: a record may end with some that are.
+    const ZEROS: u64 = 64;
+    wait_for("the stream", SHORT, || {
+        Ok(received_end(&target)? + ZEROS >= flushed)
+    })
+    .with_context(|| {
+        format!(
+            "{:?} of {flushed}, {}",
+            received_end(&target),
+            receiving.stderr()
+        )
+    })?;
+    let (mut written_ahead, mut last) = (0, Lsn::INVALID);
     for _ in 0..50 {
-        primary.query("INSERT INTO t SELECT generate_series(1, 100)")?;
-        let told = sent()?;
-        let (flushed, inserted) = (primary.flush_lsn()?, primary.current_lsn()?);
+        primary.query("INSERT INTO t SELECT generate_series(1, 1000)")?;
+        // In this order: the server flushes more while we look.
+        let (received, told) = (received_end(&target)?, sent()?);
+        let (flushed, written) = (primary.flush_lsn()?, primary.current_lsn()?);
         ensure!(told <= flushed, "{told} was told, {flushed} is flushed");
-        was_behind |= told < inserted;
-        last = inserted;
+        ensure!(
+            received <= flushed,
+            "WAL up to {received} came, {flushed} is flushed, {written} is written"
+        );
+        written_ahead += usize::from(written > flushed);
+        last = written;
     }
     ensure!(
-        was_behind,
-        "everything was flushed at once: the test proves nothing"
+        written_ahead > 0,
+        "nothing was written before it was flushed: the test proves nothing"
     );
     primary.query("CHECKPOINT")?;
-    wait_for("the flushed WAL", SHORT, || Ok(sent()? >= last))?;
+    wait_for("the flushed WAL", SHORT, || {
+        Ok(sent()? >= last && received_end(&target)? + ZEROS >= last)
+    })?;
     receiving.terminate(SHORT)?;
     Ok(())
+}
+
+/// A port behind which another server can be put.
+struct Address {
+    port: u16,
+    target: Arc<AtomicU16>,
+}
+
+impl Address {
+    fn of(port: u16) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = Self {
+            port: listener.local_addr()?.port(),
+            target: Arc::new(AtomicU16::new(port)),
+        };
+        let target = Arc::clone(&address.target);
+        // Ends with the test's process.
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", target.load(Ordering::SeqCst)))
+                else {
+                    continue;
+                };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    if let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) {
+                        thread::spawn(move || {
+                            let _ = io::copy(&mut from, &mut to);
+                            let _ = to.shutdown(Shutdown::Both);
+                        });
+                    }
+                }
+            }
+        });
+        Ok(address)
+    }
+}
+
+#[test]
+fn another_system_at_the_primarys_address_ends_the_sidecar() -> Result<()> {
+    let mut primary = Cluster::started()?;
+    let other = ClusterOptions::default().own_system().start()?;
+    let address = Address::of(primary.port())?;
+    let conninfo = format!(
+        "host=127.0.0.1 port={} user=postgres password={}",
+        address.port,
+        primary.password()
+    );
+    let work = Workdir::new()?;
+    let mut running = program(&work, primary.data_dir(), &conninfo)?.start()?;
+    running.wait_for_output("listening", SHORT)?;
+    other.query(&format!(
+        "ALTER ROLE postgres PASSWORD '{}'",
+        primary.password()
+    ))?;
+    address.target.store(other.port(), Ordering::SeqCst);
+    primary.stop(StopMode::Fast)?;
+    let expected = format!("it has system identifier {}", other.system_identifier()?);
+    running
+        .wait(LONG)?
+        .expect_failure(6, &["the primary was replaced", &expected])
 }
 
 #[test]
@@ -378,6 +492,7 @@ fn a_flush_is_known_soon() -> Result<()> {
     let primary = Cluster::started()?;
     primary.query("CREATE TABLE t (a int)")?;
     let config = PrimaryConfig {
+        max_slot_wal_keep_size: None,
         data_directory: primary.data_dir().to_owned(),
         conninfo: parse_conninfo(&primary.conninfo(), |_| None)?,
         slot: "walsender_delay".to_owned(),

@@ -31,6 +31,11 @@ pub struct AccessArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 
+    /// Certificates that those authorities have revoked, as the setting ssl_crl_file of PostgreSQL: every authority in a
+    /// follower's chain needs a list that has not run out. SIGHUP reads it again.
+    #[arg(long, value_name = "FILE", requires = "tls_client_ca")]
+    pub tls_crl: Option<PathBuf>,
+
     /// Oldest version of TLS: TLSv1.2 or TLSv1.3.
     #[arg(long, value_name = "VERSION", default_value_t, requires = "tls_cert")]
     pub tls_min_version: TlsVersion,
@@ -49,6 +54,7 @@ impl AccessArgs {
                 certificate,
                 key,
                 client_authorities: self.tls_client_ca.clone(),
+                revocations: self.tls_crl.clone(),
                 min_version: self.tls_min_version,
             }),
         }

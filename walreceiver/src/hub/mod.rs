@@ -22,6 +22,7 @@
 //! The hub lives as long as the daemon, whether its own primary answers or not.
 
 mod access_args;
+mod feedback;
 mod hub_error;
 mod identity;
 pub mod options;
@@ -41,6 +42,7 @@ use walsender::source::WalSource;
 use walsender::{ListenAddress, Sender, SenderConfig, SenderView, SyncNamesFile};
 use walstream::sync::SyncRule;
 
+pub use feedback::Feedback;
 pub use hub_error::HubError;
 pub use recent_wal::RecentWal;
 pub use relay::Relay;
@@ -161,6 +163,12 @@ impl Hub {
     #[must_use]
     pub fn relay(&self) -> Option<Relay> {
         self.relay_sync.then(|| Relay::of(&self.sender))
+    }
+
+    /// What its followers need of old rows, to be told upstream.
+    #[must_use]
+    pub fn followers(&self) -> SenderView {
+        self.sender.view()
     }
 
     /// What can be asked of it, from elsewhere.

@@ -60,6 +60,7 @@ pub(super) async fn receive(
         timeline,
         config: receiver_config(),
         relay: None,
+        followers: None,
     };
     let end = stream_wal(
         connection,

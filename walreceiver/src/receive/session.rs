@@ -289,6 +289,7 @@ impl Receiving<'_> {
             timeline,
             config: self.receiver_config(),
             relay: None,
+            followers: None,
         };
         let mut stop = self.stop.clone();
         let ended = stream_wal(

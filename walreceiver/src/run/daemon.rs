@@ -150,6 +150,7 @@ pub async fn run(
             timeline: end.timeline,
             config: config.receiver,
             relay: hub.as_ref().and_then(Hub::relay),
+            followers: hub.as_ref().map(Hub::followers),
         },
         backoff: Backoff::new(FIRST_WAIT.min(config.max_wait), config.max_wait),
         damaged_at: None,

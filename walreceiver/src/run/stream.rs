@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
+use walsender::SenderView;
 use walstream::protocol::command::{Command, Grammar};
 use walstream::protocol::copy::{PrimaryMessage, XLogData};
 use walstream::protocol::identify::NextTimeline;
@@ -20,7 +21,7 @@ use super::checked_wal::CheckedWal;
 use super::stopping_server::StoppingServer;
 use super::stream_error::StreamError;
 use crate::connection::{BackendMessage, Connection, ConnectionError};
-use crate::hub::Relay;
+use crate::hub::{Feedback, Relay};
 use crate::mirror::durable::FileError;
 use crate::mirror::flushed::TimelinePosition;
 use crate::wal_sink::{ProgressReceiver, SinkProgress, WalDestination};
@@ -54,6 +55,8 @@ pub struct StreamRequest {
     pub config: ReceiverConfig,
     /// Where given, what the receiver's own standbys have is reported, as far as it is here, too.
     pub relay: Option<Relay>,
+    /// The receiver's own standbys, whose hot standby feedback is passed on.
+    pub followers: Option<SenderView>,
 }
 
 /// How a stream ended without an error.
@@ -154,6 +157,8 @@ pub async fn stream_wal<D: WalDestination>(
     let mut stream = Stream {
         receiver,
         relay,
+        feedback: request.followers.clone().map(Feedback::of),
+        status_interval: request.config.status_interval,
         stopping: StoppingServer::default(),
         boundaries: RecordBoundaries::new(wal.valid_end().min(progress.current().flush_lsn)),
         progress,
@@ -202,6 +207,8 @@ struct Stream<'a, D, O> {
     receiver: Receiver,
     /// What is reported instead of our own progress.
     relay: Option<Relay>,
+    feedback: Option<Feedback>,
+    status_interval: Duration,
     /// Whether the server waits with its end for those of `relay`.
     stopping: StoppingServer,
     boundaries: RecordBoundaries,
@@ -364,15 +371,29 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
             update.reply_requested |= std::mem::take(&mut self.is_first_update);
             self.reply.clear();
             update.encode(&mut self.reply);
-            tokio::select! {
-                sent = self.connection.send_copy_data(&self.reply) => sent?,
-                // A server that reads nothing for so long is as lost as one that sends nothing.
-                () = sleep(self.timeout) => return Err(silence(self.timeout, received)),
-            }
+            self.send_reply(received).await?;
             self.stopping.answered(Instant::now());
+        }
+        let now = Instant::now();
+        let feedback = self.feedback.as_mut();
+        if let Some(horizon) = feedback.and_then(|feedback| feedback.due(now, self.status_interval))
+        {
+            self.reply.clear();
+            horizon
+                .feedback(SystemTime::now().into())
+                .encode(&mut self.reply);
+            self.send_reply(received).await?;
         }
         self.tell(progress);
         Ok(())
+    }
+
+    async fn send_reply(&mut self, received: Lsn) -> Result<(), StreamError> {
+        tokio::select! {
+            sent = self.connection.send_copy_data(&self.reply) => Ok(sent?),
+            // A server that reads nothing for so long is as lost as one that sends nothing.
+            () = sleep(self.timeout) => Err(silence(self.timeout, received)),
+        }
     }
 
     /// Gives the state machine what it is to report: our own progress, or what those have for whom it is relayed.

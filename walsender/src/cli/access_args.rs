@@ -28,6 +28,10 @@ pub(super) struct AccessArgs {
     /// Certificates of the authorities that sign those of clients: clients may then show one, and rules ask for it
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
+    /// Certificates that those authorities have revoked, as the setting ssl_crl_file of PostgreSQL: every authority in a
+    /// client's chain needs a list that has not run out
+    #[arg(long, value_name = "FILE", requires = "tls_client_ca")]
+    tls_crl: Option<PathBuf>,
     /// Oldest version of TLS: TLSv1.2 or TLSv1.3
     #[arg(long, value_name = "VERSION", default_value_t, requires = "tls_cert")]
     tls_min_version: TlsVersion,
@@ -40,6 +44,7 @@ impl AccessArgs {
                 certificate,
                 key,
                 client_authorities: self.tls_client_ca.clone(),
+                revocations: self.tls_crl.clone(),
                 min_version: self.tls_min_version,
             }),
             (None, None) => None,

@@ -10,6 +10,7 @@ mod silent_prompt;
 mod slot;
 mod status;
 mod verifier;
+mod wal_keep_size;
 
 use std::process::ExitCode;
 

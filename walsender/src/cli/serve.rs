@@ -20,6 +20,7 @@ use super::access_args::AccessArgs;
 use super::limit_args::LimitArgs;
 use super::observe::ObserveArgs;
 use super::serve_primary;
+use super::wal_keep_size::WalKeepSize;
 
 const EXAMPLE: &str = "\
 Beside a running PostgreSQL:
@@ -46,9 +47,23 @@ pub(super) struct ServeArgs {
     /// come from PGPASSWORD or ~/.pgpass
     #[arg(long, value_name = "CONNINFO", requires = "data_dir")]
     pub(super) primary: Option<String>,
-    /// The replication slot on that server which keeps WAL there, made where it is missing
+    /// The replication slot on that server which keeps WAL there, made where it is missing. It keeps no old rows:
+    /// hot_standby_feedback of standbys is shown by `walsender slot list` and does not reach that server; give standbys
+    /// max_standby_streaming_delay instead
     #[arg(long, value_name = "NAME", requires = "data_dir", default_value = DEFAULT_SLOT)]
     pub(super) primary_slot: String,
+    /// Most WAL that a slot of ours may keep on that server, such as 10GB; without a unit in MB, -1 for any amount. A slot
+    /// that keeps more is given up when the server does a checkpoint, and its standby has to be made anew, as with the
+    /// setting of this name in PostgreSQL; that setting of the server itself should be larger, as it would give up the one
+    /// slot there that keeps WAL for all of ours. An archive is never removed from here, so it needs no limit
+    #[arg(
+        long,
+        value_name = "SIZE",
+        requires = "data_dir",
+        default_value = "-1",
+        allow_hyphen_values = true
+    )]
+    pub(super) max_slot_wal_keep_size: WalKeepSize,
     /// Where to listen: an address such as 127.0.0.1:5433, or the absolute path of a unix socket, whose name must be
     /// .s.PGSQL.PORT for PostgreSQL's clients. Addresses that other machines reach need --auth-file or --hba
     #[arg(long, value_name = "ADDR")]

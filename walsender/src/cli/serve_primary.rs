@@ -18,6 +18,7 @@ pub(super) async fn run(data_directory: PathBuf, args: ServeArgs) -> anyhow::Res
         data_directory,
         conninfo: parse_conninfo(&conninfo, |name| std::env::var(name).ok())?,
         slot: args.primary_slot,
+        max_slot_wal_keep_size: args.max_slot_wal_keep_size.0,
     };
     let mut signals = Signals::new()?;
     let primary = tokio::select! {

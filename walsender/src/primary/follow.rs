@@ -6,6 +6,7 @@
 //! there is load, and ten milliseconds later after a pause.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -119,16 +120,19 @@ async fn poll(
     let what = "read the primary's flush LSN";
     let statement = session
         .client
-        .prepare("SELECT pg_current_wal_flush_lsn()")
+        .prepare("SELECT pg_current_wal_flush_lsn(), txid_snapshot_xmax(txid_current_snapshot())")
         .await;
     let statement = statement.map_err(PrimaryError::sql(what))?;
     let (mut wait, mut advance_at) = (POLL_BUSY, Instant::now());
     let mut slot_lsn = Lsn::INVALID;
     loop {
         let row = session.client.query_one(&statement, &[]).await;
-        let lsn: PgLsn = row
-            .and_then(|row| row.try_get(0))
+        let (lsn, next_xid): (PgLsn, i64) = row
+            .and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
             .map_err(PrimaryError::sql(what))?;
+        inner
+            .next_transaction
+            .store(next_xid.cast_unsigned(), Ordering::Relaxed);
         wait = if inner.publish_flush(Lsn(lsn.into())) {
             POLL_BUSY
         } else {
@@ -136,6 +140,7 @@ async fn poll(
         };
         if advance_at <= Instant::now() {
             slot_lsn = keep_wal(inner, session, slot_lsn).await?;
+            inner.retention.set_kept_from(slot_lsn.valid());
             advance_at = Instant::now() + ADVANCE_EVERY;
         }
         tokio::time::sleep(wait).await;
@@ -144,9 +149,9 @@ async fn poll(
 
 /// Moves the slot on the primary to what is still needed. Gives where it is known to be.
 async fn keep_wal(inner: &Inner, session: &SqlSession, slot_lsn: Lsn) -> Result<Lsn, PrimaryError> {
-    let redo_lsn = identity::redo_lsn(session).await?;
+    let checkpoint = identity::checkpoint(session).await?;
     // A slot that was made since the last round may begin at the checkpoint of then.
-    let last_redo = inner.retention.set_redo(redo_lsn);
+    let last_redo = inner.retention.set_checkpoint(checkpoint);
     let Some(needed) = inner.retention.needed_from() else {
         return Ok(slot_lsn);
     };

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use walstream::storage::control::ControlFile;
-use walstream::{Lsn, SystemIdentifier, TimelineId};
+use walstream::{SystemIdentifier, TimelineId};
 
 use super::data_directory::DataDirectory;
 use super::error::PrimaryError;
+use super::retention::Checkpoint;
 use super::sql::{SqlSession, lsn};
 use crate::source::{SourceIdentity, WalPosition};
 
@@ -177,12 +178,25 @@ pub(super) async fn position(session: &SqlSession) -> Result<WalPosition, Primar
     })
 }
 
-/// Redo location of the last checkpoint.
-pub(super) async fn redo_lsn(session: &SqlSession) -> Result<Lsn, PrimaryError> {
+/// The last checkpoint, and the settings that say what it leaves.
+pub(super) async fn checkpoint(session: &SqlSession) -> Result<Checkpoint, PrimaryError> {
     let what = "read the primary's last checkpoint";
-    let row = session
-        .client
-        .query_one("SELECT redo_lsn FROM pg_control_checkpoint()", &[])
-        .await;
-    lsn(&row.map_err(PrimaryError::sql(what))?, 0, what)
+    // wal_keep_size was a number of segments before 13.
+    let sql = "SELECT redo_lsn, checkpoint_lsn, pg_size_bytes(current_setting('max_wal_size')),
+                      coalesce(pg_size_bytes(current_setting('wal_keep_size', true)),
+                               current_setting('wal_keep_segments', true)::bigint
+                               * pg_size_bytes(current_setting('wal_segment_size')))
+                 FROM pg_control_checkpoint()";
+    let row = session.client.query_one(sql, &[]).await;
+    let row = row.map_err(PrimaryError::sql(what))?;
+    let size = |index: usize| -> Result<u64, PrimaryError> {
+        let bytes: i64 = row.try_get(index).map_err(PrimaryError::sql(what))?;
+        Ok(u64::try_from(bytes).unwrap_or_default())
+    };
+    Ok(Checkpoint {
+        redo_lsn: lsn(&row, 0, what)?,
+        lsn: lsn(&row, 1, what)?,
+        max_wal_size: size(2)?,
+        wal_keep_size: size(3)?,
+    })
 }

@@ -4,6 +4,10 @@
 //! stay idle. One physical slot there keeps what our slots, streams and base backups need. Base backups run between
 //! `pg_backup_start` and `pg_backup_stop` of a session of their own.
 //!
+//! What standbys ask for in hot standby feedback is kept with their slots and shown, and goes no further: a slot's xmin can be
+//! set only by a standby that streams from the server itself, over no function of SQL. A transaction held open there could
+//! stand for it, but it would hold back clean-up in all databases for as long as we run.
+//!
 //! **Invariant:** nothing is sent beyond a flush LSN that the server itself has told, and no server is served whose WAL does
 //! not go on from what was sent: one of another cluster, or one that went back.
 //!
@@ -13,6 +17,7 @@
 //! | `data_directory`, `identity` | which server it is |
 //! | `follow` | its flush LSN, its restarts |
 //! | `primary_slot`, `retention` | the slot there, and what it keeps |
+//! | `slot_limit` | what our slots may keep there at most |
 //! | `wal_files` | reading `pg_wal` |
 //! | `backup_session` | backup mode |
 
@@ -24,12 +29,13 @@ mod follow;
 mod identity;
 mod primary_slot;
 mod retention;
+mod slot_limit;
 mod sql;
 mod wal_files;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,8 +44,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::Config;
 use walstream::storage::control::DatabaseState;
-use walstream::sync::WalSenderState;
 use walstream::timeline::TimelineHistory;
+use walstream::types::FullTransactionId;
 use walstream::wal::segment_name::SegmentName;
 use walstream::{Lsn, TimelineId};
 
@@ -48,6 +54,7 @@ pub use error::PrimaryError;
 
 use crate::backup::{BackupFacts, LiveServer};
 use crate::sender::Sender;
+use crate::slot::wal_status::{KeptWal, WalKeepSettings};
 use crate::slot::{PhysicalSlots, validate_name};
 use crate::source::{
     SourceDescription, SourceError, SourceIdentity, StoredBackup, WalPiece, WalPosition, WalSource,
@@ -56,6 +63,7 @@ use crate::source::{
 use backup_session::PrimaryBackups;
 use data_directory::DataDirectory;
 use retention::Retention;
+use slot_limit::SlotLimit;
 use sql::SqlSession;
 use wal_files::WalFiles;
 
@@ -74,6 +82,8 @@ pub struct PrimaryConfig {
     pub conninfo: Config,
     /// Name of the slot there.
     pub slot: String,
+    /// Most that our slots may keep there, in bytes (`max_slot_wal_keep_size`); `None`: any amount.
+    pub max_slot_wal_keep_size: Option<u64>,
 }
 
 /// A running PostgreSQL on this machine, as a source of WAL and base backups.
@@ -93,6 +103,8 @@ struct Inner {
     wal: WalFiles,
     retention: Retention,
     backup_facts: BackupFacts,
+    /// The first transaction that had not ended when that was asked; 0 before.
+    next_transaction: AtomicU64,
     /// As of the last backup that began: `pg_checksums` changes it while the server is down.
     has_data_checksums: AtomicBool,
     /// The newest history that was asked for.
@@ -123,7 +135,7 @@ impl Primary {
         let position = identity::position(&session).await?;
         primary_slot::prepare(&session, &config.slot).await?;
         let retention = Retention::default();
-        retention.set_redo(identity::redo_lsn(&session).await?);
+        retention.set_checkpoint(identity::checkpoint(&session).await?);
         let flushed = watch::Sender::new(position);
         let backup_facts = BackupFacts {
             system_identifier: control.system_identifier,
@@ -140,6 +152,7 @@ impl Primary {
             identity,
             flushed,
             retention,
+            next_transaction: AtomicU64::new(0),
             has_data_checksums: AtomicBool::new(backup_facts.has_data_checksums),
             backup_facts,
             history: Mutex::default(),
@@ -171,9 +184,13 @@ impl Primary {
     }
 
     /// Tells the source what a sender's slots and streams need, for as long as it is polled. Until then no WAL is let go.
+    ///
+    /// With each checkpoint of the server, slots that keep more than they may are given up, as the server does with its own.
     pub async fn keep_wal_for(&self, sender: &Sender, slots: &PhysicalSlots) {
+        let mut limit = SlotLimit::default();
         loop {
-            if let Some(lsn) = needed_from(sender, slots) {
+            limit.look(&self.inner, slots).await;
+            if let Some(lsn) = limit.needed_from(sender, slots) {
                 self.inner.retention.set_needed(lsn);
             }
             tokio::time::sleep(RETENTION_EVERY).await;
@@ -199,20 +216,6 @@ impl Drop for Primary {
     }
 }
 
-/// The least that slots and streams need; `None` while a stream has not told where it is.
-fn needed_from(sender: &Sender, slots: &PhysicalSlots) -> Option<Lsn> {
-    let mut least = slots.retained_from().unwrap_or(Lsn::MAX);
-    for standby in sender.standbys() {
-        if matches!(
-            standby.state,
-            WalSenderState::Catchup | WalSenderState::Streaming
-        ) {
-            least = least.min(standby.sent_lsn.valid()?);
-        }
-    }
-    Some(least)
-}
-
 /// Runs what blocks.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PrimaryError> + Send + 'static,
@@ -227,6 +230,19 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Inner {
+    /// How much WAL our slots keep on the server.
+    fn wal_keep_settings(&self) -> WalKeepSettings {
+        let defaults = WalKeepSettings::new(self.identity.segment_size);
+        let checkpoint = self.retention.checkpoint();
+        WalKeepSettings {
+            max_wal_size: checkpoint
+                .map_or(defaults.max_wal_size, |checkpoint| checkpoint.max_wal_size),
+            wal_keep_size: checkpoint.map_or(0, |checkpoint| checkpoint.wal_keep_size),
+            max_slot_wal_keep_size: self.config.max_slot_wal_keep_size,
+            ..defaults
+        }
+    }
+
     /// The timeline in whose files WAL of `timeline` lies: at its end that is the one that followed.
     ///
     /// # Source
@@ -315,6 +331,20 @@ impl WalSource for Primary {
     fn oldest_lsn(&self) -> Option<Lsn> {
         let wal = self.data_directory().join("pg_wal");
         oldest_segment(&wal, self.inner.identity.segment_size).ok()?
+    }
+
+    fn next_transaction(&self) -> Option<FullTransactionId> {
+        // Until it was asked for, nothing can be.
+        let next = self.inner.next_transaction.load(Ordering::Relaxed);
+        Some(FullTransactionId(next))
+    }
+
+    fn kept_wal(&self) -> KeptWal {
+        KeptWal {
+            settings: self.inner.wal_keep_settings(),
+            last_removed: self.inner.retention.last_removed(),
+            kept_from: self.inner.retention.kept_from(),
+        }
     }
 
     fn live_backups(&self) -> Option<Arc<dyn LiveServer>> {

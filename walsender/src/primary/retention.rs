@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use walstream::Lsn;
+use walstream::{Lsn, SegmentNumber};
 
 /// What needs WAL. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,24 @@ struct State {
     held: BTreeMap<u64, Lsn>,
     last_hold: u64,
     redo_lsn: Option<Lsn>,
+    checkpoint: Option<Checkpoint>,
+    /// Newest segment that the server has removed, as far as its files tell.
+    last_removed: SegmentNumber,
+    /// Where the slot on the server is known to be.
+    kept_from: Option<Lsn>,
+}
+
+/// The server's last checkpoint, and the settings that say what it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// Where the checkpoint's record is.
+    pub(crate) lsn: Lsn,
+    /// Where it begins.
+    pub(crate) redo_lsn: Lsn,
+    /// `max_wal_size`, in bytes.
+    pub(crate) max_wal_size: u64,
+    /// `wal_keep_size`, in bytes.
+    pub(crate) wal_keep_size: u64,
 }
 
 /// Keeps WAL for a base backup until it is dropped.
@@ -56,6 +74,37 @@ impl Retention {
     /// Sets where the last checkpoint begins, and gives where the one before it did.
     pub(crate) fn set_redo(&self, lsn: Lsn) -> Lsn {
         self.lock().redo_lsn.replace(lsn).unwrap_or(lsn).min(lsn)
+    }
+
+    /// Sets the last checkpoint, and gives where the one before it began.
+    pub(crate) fn set_checkpoint(&self, checkpoint: Checkpoint) -> Lsn {
+        self.lock().checkpoint = Some(checkpoint);
+        self.set_redo(checkpoint.redo_lsn)
+    }
+
+    /// The last checkpoint that is known of.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.lock().checkpoint
+    }
+
+    /// Sets which segment was removed last.
+    pub(crate) fn set_last_removed(&self, number: SegmentNumber) {
+        self.lock().last_removed = number;
+    }
+
+    /// Which segment was removed last.
+    pub(crate) fn last_removed(&self) -> SegmentNumber {
+        self.lock().last_removed
+    }
+
+    /// Sets where the slot on the server is.
+    pub(crate) fn set_kept_from(&self, lsn: Option<Lsn>) {
+        self.lock().kept_from = lsn;
+    }
+
+    /// Where the slot on the server is.
+    pub(crate) fn kept_from(&self) -> Option<Lsn> {
+        self.lock().kept_from
     }
 
     /// Where the last checkpoint that is known of begins.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use walstream::wal::segment_name::SegmentName;
-use walstream::{SegmentSize, TimelineId};
+use walstream::{SegmentNumber, SegmentSize, TimelineId};
 
 use crate::source::segment_cache::SegmentCache;
 use crate::source::{SegmentFile, SourceError};
@@ -73,6 +73,14 @@ impl WalFiles {
                 reason: error.to_string(),
             }),
         }
+    }
+
+    /// The oldest segment that is there, of whichever timeline. Blocks.
+    pub(super) fn oldest_segment(&self) -> Option<SegmentNumber> {
+        let entries = fs::read_dir(&self.directory).ok()?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let segments = names.filter_map(|name| SegmentName::parse(&name, self.segment_size).ok());
+        segments.map(|segment| segment.number).min()
     }
 
     fn open_file(&self, segment: SegmentName) -> Result<SegmentFile, SourceError> {

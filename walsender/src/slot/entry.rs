@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use walstream::Lsn;
+use walstream::protocol::horizon::XminHorizon;
 
 use super::error::SlotError;
 use super::file::SavedSlot;
-use super::wal_status::SlotWal;
+use super::wal_status::{KeptWal, SlotWal, WalStatus};
 
 /// What is told of a slot: a line of `pg_replication_slots`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,12 @@ pub struct SlotView {
     pub invalidated_at: Option<Lsn>,
     /// WAL from here on is kept: the least restart LSN that the slot can have after a crash.
     pub retained_from: Option<Lsn>,
+    /// The oldest transactions that the slot's standby needs (`xmin`, `catalog_xmin`), as it said in its feedback.
+    pub horizon: XminHorizon,
+    /// Whether its WAL is there, as a sender's view tells; `None` for a slot that needs none.
+    pub wal_status: Option<WalStatus>,
+    /// Bytes of WAL until it may be lost, as a sender's view tells ([`safe_wal_size`](super::wal_status::WalKeepSettings)).
+    pub safe_wal_size: Option<i64>,
 }
 
 /// A slot in memory.
@@ -31,6 +38,7 @@ pub struct SlotView {
 pub(super) struct SlotEntry {
     pub(super) restart_lsn: Option<Lsn>,
     pub(super) invalidated_at: Option<Lsn>,
+    pub(super) horizon: XminHorizon,
     /// The connection that a temporary slot ends with.
     pub(super) owner: Option<u32>,
     /// The connection that uses it; a temporary slot is always used by its owner.
@@ -44,6 +52,15 @@ pub(super) struct SlotEntry {
 }
 
 impl SlotView {
+    /// With what its source says of its WAL.
+    #[must_use]
+    pub(crate) fn judged(mut self, kept: &KeptWal, write_lsn: Lsn, slots_lsn: Option<Lsn>) -> Self {
+        let (extent, wal) = (kept.extent(write_lsn, slots_lsn), self.wal());
+        self.wal_status = kept.settings.wal_status(&extent, &wal);
+        self.safe_wal_size = kept.settings.safe_wal_size(&extent, &wal);
+        self
+    }
+
     /// What its `wal_status` depends on.
     #[must_use]
     pub const fn wal(&self) -> SlotWal {
@@ -60,6 +77,10 @@ impl SlotEntry {
         Self {
             restart_lsn,
             invalidated_at: None,
+            horizon: XminHorizon {
+                xmin: None,
+                catalog_xmin: None,
+            },
             owner,
             active_for: owner,
             revoked: None,
@@ -71,6 +92,7 @@ impl SlotEntry {
     pub(super) fn loaded(saved: &SavedSlot) -> Self {
         Self {
             invalidated_at: saved.invalidated_at,
+            horizon: saved.horizon,
             on_disk: saved.restart_lsn,
             ..Self::new(saved.restart_lsn, None)
         }
@@ -84,6 +106,9 @@ impl SlotEntry {
             restart_lsn: self.restart_lsn,
             invalidated_at: self.invalidated_at,
             retained_from: self.retained_from(),
+            horizon: self.horizon,
+            wal_status: None,
+            safe_wal_size: None,
         }
     }
 
@@ -136,6 +161,7 @@ impl SlotEntry {
             name: name.to_owned(),
             restart_lsn: self.restart_lsn,
             invalidated_at: self.invalidated_at,
+            horizon: self.horizon,
         })
     }
 

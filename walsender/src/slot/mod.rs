@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `registry`, `entry` | the slots in memory |
 //! | `store`, `storage` | the directory; the seam to the file system |
+//! | `told` | what a running sender tells those who look from outside |
 //! | `file` | bytes of a slot's file |
 //! | `name` | which names are allowed |
 //! | [`wal_status`] | what a server keeps; `reserved`, `extended`, `unreserved`, `lost` |
@@ -23,6 +24,7 @@ mod name;
 mod registry;
 mod storage;
 mod store;
+mod told;
 pub mod wal_status;
 
 #[cfg(test)]
@@ -38,3 +40,4 @@ pub use file::{SavedSlot, SlotFileError};
 pub use name::{SlotNameError, validate_name};
 pub use registry::{AcquiredSlot, Invalidation, PhysicalSlots};
 pub use store::{SlotStoreError, StoredSlots, read_slots};
+pub use told::ToldSlot;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use walstream::Lsn;
+use walstream::protocol::horizon::XminHorizon;
 
 use super::entry::{SlotEntry, SlotView};
 use super::error::SlotError;
@@ -220,6 +221,17 @@ impl PhysicalSlots {
         of_slots.chain(leftovers.values().copied().flatten()).min()
     }
 
+    /// The oldest transactions that the standbys of all slots need, those that are not connected included.
+    ///
+    /// # Source
+    /// `ReplicationSlotsComputeRequiredXmin` in `src/backend/replication/slot.c`.
+    #[must_use]
+    pub fn horizon(&self) -> XminHorizon {
+        let slots = self.lock();
+        let horizons = slots.values().map(|slot| slot.horizon);
+        horizons.fold(XminHorizon::default(), XminHorizon::least)
+    }
+
     /// Drops a slot for the connection `pid`. It is durably gone when this returns. Blocks.
     ///
     /// # Errors
@@ -299,6 +311,13 @@ impl PhysicalSlots {
     pub fn save_dirty(&self) -> Result<(), FileError> {
         let store = self.lock_store();
         self.save_all(&store)
+    }
+
+    /// Writes down what is told of the slots, for [`read_slots`](super::read_slots). Blocks.
+    pub(crate) fn tell(&self, slots: &[SlotView]) {
+        if let Some(store) = &*self.lock_store() {
+            store.tell(slots);
+        }
     }
 
     /// Gives up the WAL before `oldest_lsn` of every slot that needs it. A slot that is lost by this is durably so when this
@@ -434,6 +453,20 @@ impl AcquiredSlot {
             before
         });
         before.flatten().filter(|&before| flush_lsn < before)
+    }
+
+    /// The standby needs transactions from here on.
+    ///
+    /// # Source
+    /// `PhysicalReplicationSlotNewXmin` in `src/backend/replication/walsender.c`.
+    pub(crate) fn keep_transactions(&self, asked: XminHorizon) {
+        self.with(|slot| {
+            let moved = slot.horizon.moved_to(asked);
+            if slot.horizon != moved {
+                slot.horizon = moved;
+                slot.set_dirty();
+            }
+        });
     }
 
     /// Tells when the slot is to be let go, as its WAL will be removed. Others may wait for it, too.

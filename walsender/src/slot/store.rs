@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::entry::SlotView;
 use super::file::{SavedSlot, SlotFileError};
 use super::storage::{DiskStorage, SlotStorage};
+use super::told::{self, ToldSlot};
 use crate::durable::{FileError, sync_directory};
 use crate::lock_file::{LockFile, LockFileError};
 
@@ -108,6 +110,8 @@ pub struct StoredSlots {
     pub damaged: Vec<SlotStoreError>,
     /// Process id of whoever uses the directory.
     pub holder: Option<u32>,
+    /// What that process tells of its slots; nothing when nobody uses the directory.
+    pub told: Vec<ToldSlot>,
 }
 
 /// Reads a directory of slots without changing anything, also while a sender uses it.
@@ -130,6 +134,7 @@ pub fn read_slots(directory: &Path) -> Result<StoredSlots, SlotStoreError> {
         slots,
         damaged,
         holder,
+        told: told::read(directory, holder),
     })
 }
 
@@ -184,6 +189,16 @@ impl SlotStore {
             .rename(&temporary, &path)
             .map_err(FileError::of("rename to", &path))?;
         self.sync_directory()
+    }
+
+    /// Writes down what is told of the slots.
+    pub(crate) fn tell(&self, slots: &[SlotView]) {
+        // It is worth nothing to a store that is not the directory's own.
+        if self._lock.is_some()
+            && let Err(error) = told::write(&self.directory, slots)
+        {
+            tracing::debug!("cannot tell how the slots stand: {error}");
+        }
     }
 
     /// Removes the slot's file, durably; that there is none is no error. After an error the file may be there or not.
@@ -286,6 +301,7 @@ mod tests {
             name: name.to_owned(),
             restart_lsn: Lsn(restart_lsn).valid(),
             invalidated_at: None,
+            horizon: walstream::protocol::horizon::XminHorizon::default(),
         }
     }
 

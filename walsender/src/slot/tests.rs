@@ -95,6 +95,9 @@ fn slots_come_back_from_the_directory() {
     drop(slots);
     let slots = PhysicalSlots::open(dir.path(), 3).unwrap();
     let kept = SlotView {
+        wal_status: None,
+        safe_wal_size: None,
+        horizon: walstream::protocol::horizon::XminHorizon::default(),
         name: "kept".to_owned(),
         temporary: false,
         active_pid: None,

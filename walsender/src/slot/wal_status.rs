@@ -36,6 +36,17 @@ pub struct WalExtent {
     pub slots_lsn: Option<Lsn>,
 }
 
+/// What a source keeps of its WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptWal {
+    /// How much is kept.
+    pub settings: WalKeepSettings,
+    /// Newest segment that was removed; 0 while none was.
+    pub last_removed: SegmentNumber,
+    /// Where someone else keeps the WAL for all our slots: from here on; `None` where it is kept by our slots themselves.
+    pub kept_from: Option<Lsn>,
+}
+
 /// The part of a slot that its status depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotWal {
@@ -76,6 +87,18 @@ impl WalStatus {
 impl fmt::Display for WalStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl KeptWal {
+    /// The WAL that there is, when it is written up to `write_lsn` and our slots need it from `slots_lsn` on.
+    #[must_use]
+    pub fn extent(&self, write_lsn: Lsn, slots_lsn: Option<Lsn>) -> WalExtent {
+        WalExtent {
+            write_lsn,
+            last_removed: self.last_removed,
+            slots_lsn: slots_lsn.max(self.kept_from),
+        }
     }
 }
 

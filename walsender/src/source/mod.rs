@@ -1,6 +1,7 @@
 //! Where a sender gets its WAL from: [`WalSource`], and the sources that exist.
 
 pub mod archive;
+mod kept_wal;
 mod oldest_segment;
 pub mod piece;
 pub mod recording;
@@ -15,12 +16,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
+use walstream::types::FullTransactionId;
 use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
 pub use oldest_segment::oldest_segment;
 pub use piece::{FilePiece, LaterPiece, SegmentFile, WalPiece};
 
 use crate::backup::LiveServer;
+use crate::slot::wal_status::KeptWal;
 
 /// Slots of a source that does not say how many it has (`max_replication_slots`).
 const DEFAULT_MAX_SLOTS: usize = 10;
@@ -134,6 +137,18 @@ pub trait WalSource: Debug + Send + Sync + 'static {
     /// commands and metrics: it may list a directory.
     fn oldest_lsn(&self) -> Option<Lsn> {
         None
+    }
+
+    /// The next transaction that the server will begin, or one before it; `None` where that is not known. Standbys cannot
+    /// need transactions from later on.
+    fn next_transaction(&self) -> Option<FullTransactionId> {
+        None
+    }
+
+    /// What it keeps of its WAL, which the status of slots goes by. By itself a source removes none: it begins with its
+    /// [`oldest_lsn`](Self::oldest_lsn).
+    fn kept_wal(&self) -> KeptWal {
+        kept_wal::kept_by_others(self.identity(), self.oldest_lsn())
     }
 
     /// Base backups of a running server; `None` when the source has none.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use walstream::sync::SyncRule;
 use walstream::{Lsn, PgTimestamp};
 
-use super::slot::{SlotJudge, SlotLine};
+use super::slot::SlotLine;
 use super::standby::StandbyLine;
 use super::text::lsn_text;
 use crate::config::ListenAddress;
@@ -103,14 +103,13 @@ pub struct ConnectionCounts {
 /// Asks a sender that listens there.
 pub(crate) fn gather(shared: &Shared, address: &ListenAddress) -> SenderStatus {
     let (config, counters) = (&shared.config, &shared.counters);
-    let slots = shared.slots.list();
-    let oldest_lsn = shared.source.oldest_lsn();
-    let judge = SlotJudge::of(&*shared.source, oldest_lsn, &slots);
+    let end = shared.source.flushed().borrow().lsn;
+    let slots = shared.judged_slots().into_iter();
     SenderStatus {
         pid: std::process::id(),
         started_at_us: PgTimestamp::from(counters.started_at).unix_us(),
         address: address.to_string(),
-        source: source(shared, oldest_lsn),
+        source: source(shared, shared.source.oldest_lsn()),
         sync: sync(shared),
         connections: ConnectionCounts {
             sessions: config
@@ -129,7 +128,7 @@ pub(crate) fn gather(shared: &Shared, address: &ListenAddress) -> SenderStatus {
         backups_running: counters.backups_running(),
         backups: counters.backups(),
         standbys: shared.standbys.list().iter().map(Into::into).collect(),
-        slots: slots.into_iter().map(|slot| judge.line(slot)).collect(),
+        slots: slots.map(|slot| SlotLine::of(slot, end)).collect(),
     }
 }
 

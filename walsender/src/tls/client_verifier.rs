@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
@@ -22,12 +22,23 @@ use super::tls_error::TlsError;
 pub(super) struct ClientVerifier {
     provider: Arc<CryptoProvider>,
     authorities: Vec<CertificateDer<'static>>,
+    /// Whether there are revocation lists.
+    revokes: bool,
     chain: Arc<dyn ClientCertVerifier>,
 }
 
 impl ClientVerifier {
-    /// Trusts what the authorities in this PEM file have signed.
-    pub(super) fn new(file: &Path, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+    /// Trusts what the authorities in this PEM file have signed, and not revoked since. With lists, every certificate of a
+    /// chain needs one, as with PostgreSQL.
+    ///
+    /// # Source
+    /// `be_tls_init` in `src/backend/libpq/be-secure-openssl.c`, for `ssl_crl_file`.
+    pub(super) fn new(
+        file: &Path,
+        revocations: Vec<CertificateRevocationListDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        let revokes = !revocations.is_empty();
         let authorities = files::certificates("root certificate", file)?;
         let unusable = |cause: String| TlsError::Authorities {
             file: file.to_owned(),
@@ -39,11 +50,14 @@ impl ClientVerifier {
             WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider));
         let chain = builder
             .allow_unauthenticated()
+            .with_crls(revocations)
+            .enforce_revocation_expiration()
             .build()
             .map_err(|error| unusable(error.to_string()))?;
         Ok(Self {
             provider,
             authorities,
+            revokes,
             chain,
         })
     }
@@ -69,6 +83,13 @@ impl ClientCertVerifier for ClientVerifier {
             .verify_client_cert(certificate, intermediates, now)
         {
             Ok(verified) => Ok(verified),
+            // Revocation lists are not looked at beside the chain: with them, what has none is refused, unless it is an
+            // authority itself.
+            Err(error)
+                if self.revokes && !self.authorities.iter().any(|known| known == certificate) =>
+            {
+                Err(error)
+            }
             Err(error) => {
                 let algorithms = &self.provider.signature_verification_algorithms;
                 certificate_v1::verify_without_chain(

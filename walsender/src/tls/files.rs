@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use thiserror::Error;
 
 use super::tls_error::TlsError;
@@ -99,6 +99,24 @@ pub(super) fn certificates(
     let found = found.map_err(|error| failed(error.to_string()))?;
     if found.is_empty() {
         return Err(failed("it holds no certificate in PEM form".to_owned()));
+    }
+    Ok(found)
+}
+
+/// The certificate revocation lists of a PEM file, at least one.
+pub(super) fn revocation_lists(
+    file: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let failed = |cause: String| TlsError::File {
+        what: "certificate revocation list",
+        file: file.to_owned(),
+        cause,
+    };
+    let bytes = std::fs::read(file).map_err(|error| failed(error.to_string()))?;
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+    let found = found.map_err(|error| failed(error.to_string()))?;
+    if found.is_empty() {
+        return Err(failed("it holds no revocation list in PEM form".to_owned()));
     }
     Ok(found)
 }

@@ -47,6 +47,9 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Authorities of clients' certificates (`ssl_ca_file`). Without, clients are not asked for any.
     pub client_authorities: Option<PathBuf>,
+    /// Certificates that these authorities have revoked, in PEM form (`ssl_crl_file`). With it, each certificate of a client's
+    /// chain must have a list, which has not run out.
+    pub revocations: Option<PathBuf>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
 }
@@ -91,7 +94,12 @@ impl ServerTls {
             .with_protocol_versions(&files.min_version.and_newer())?;
         let builder = match &files.client_authorities {
             Some(file) => {
-                builder.with_client_cert_verifier(Arc::new(ClientVerifier::new(file, provider)?))
+                let revocations = match &files.revocations {
+                    Some(file) => files::revocation_lists(file)?,
+                    None => Vec::new(),
+                };
+                let verifier = ClientVerifier::new(file, revocations, provider)?;
+                builder.with_client_cert_verifier(Arc::new(verifier))
             }
             None => builder.with_no_client_auth(),
         };

@@ -7,10 +7,11 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use walstream::{Lsn, SegmentSize, TimelineId};
+use walstream::{Lsn, SegmentNumber, SegmentSize, TimelineId};
 
 use super::WalWriter;
 use super::control::LogControl;
+use crate::slot::wal_status::KeptWal;
 use crate::source::{
     FilePiece, SegmentFile, SourceDescription, SourceError, SourceIdentity, StoredBackup, WalPiece,
     WalPosition, WalSource,
@@ -137,6 +138,23 @@ impl WalSource for WalWriter {
 
     fn oldest_lsn(&self) -> Option<Lsn> {
         Some(Self::oldest_lsn(self))
+    }
+
+    fn kept_wal(&self) -> KeptWal {
+        let shared = &self.shared;
+        // A directory that cannot be listed is trouble for whoever removes segments.
+        let oldest = shared
+            .directory
+            .segments()
+            .ok()
+            .and_then(|segments| segments.into_iter().min());
+        KeptWal {
+            settings: shared
+                .options
+                .wal_keep_settings(shared.control.dialect.segment_size),
+            last_removed: SegmentNumber(oldest.map_or(0, |oldest| oldest.0.saturating_sub(1))),
+            kept_from: None,
+        }
     }
 
     /// None: there is no data directory.

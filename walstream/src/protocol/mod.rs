@@ -4,6 +4,7 @@ pub mod base_backup;
 pub mod command;
 pub mod copy;
 pub mod error;
+pub mod horizon;
 pub mod identify;
 pub mod message;
 pub mod receiver;

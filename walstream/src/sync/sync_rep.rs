@@ -250,6 +250,13 @@ impl<T> SyncRep<T> {
         }
     }
 
+    /// The standby has said something else than how far it is.
+    pub fn handle_reply_time(&mut self, id: StandbyId, replied_at: PgTimestamp) {
+        if let Some(standby) = self.standby_mut(id) {
+            standby.replied_at = Some(replied_at);
+        }
+    }
+
     /// Waits until `lsn` is released in this mode. `None` when it is already, and then `token` is not called.
     pub fn wait(
         &mut self,

@@ -6,14 +6,18 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use walsender::slot::wal_status::WalStatus;
-use walsender::slot::{SavedSlot, SlotStoreError, StoredSlots, read_slots};
+use walsender::slot::{SavedSlot, SlotStoreError, StoredSlots, ToldSlot, read_slots};
 use walsender::status::table::Table;
+use walstream::types::FullTransactionId;
 
 /// Lists replication slots with the columns of pg_replication_slots
 ///
-/// It shows what is saved, which a running sender brings up to date every few seconds; its temporary slots are not among
-/// it. Empty columns (null with --json) are not known without the sender: who uses a slot, and, but for slots that are
-/// lost, how much of its WAL is there: ask it with "walsender status".
+/// It shows what is saved, and what a running sender tells beside it, both brought up to date every few seconds; temporary
+/// slots are not among it. Columns that only a running sender knows are empty (null with --json) without one: who uses a
+/// slot, and, but for slots that are lost, how much of its WAL is there.
+///
+/// wal_status is PostgreSQL's: reserved, extended (more than max_wal_size is kept), unreserved (more than
+/// --max-slot-wal-keep-size: the next checkpoint of the primary gives it up), lost.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     /// Directory of the slots
@@ -35,8 +39,10 @@ struct Row {
     temporary: bool,
     active: Option<bool>,
     active_pid: Option<u32>,
+    xmin: Option<u32>,
+    catalog_xmin: Option<u32>,
     restart_lsn: Option<String>,
-    wal_status: Option<&'static str>,
+    wal_status: Option<String>,
     safe_wal_size: Option<i64>,
 }
 
@@ -49,12 +55,14 @@ struct Document {
     damaged: Vec<String>,
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "slot_name",
     "slot_type",
     "temporary",
     "active",
     "active_pid",
+    "xmin",
+    "catalog_xmin",
     "restart_lsn",
     "wal_status",
     "safe_wal_size",
@@ -65,10 +73,14 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
         slots,
         damaged,
         holder,
+        told,
     } = read_slots(&args.slots)?;
     let rows: Vec<_> = slots
         .into_iter()
-        .map(|slot| Row::new(slot, holder))
+        .map(|slot| {
+            let told = told.iter().find(|told| told.slot_name == slot.name);
+            Row::new(slot, holder, told)
+        })
         .collect();
     let text = if args.json {
         let document = Document {
@@ -98,32 +110,42 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 impl Row {
-    fn new(slot: SavedSlot, holder: Option<u32>) -> Self {
+    fn new(slot: SavedSlot, holder: Option<u32>, told: Option<&ToldSlot>) -> Self {
         let is_lost = slot.restart_lsn.is_none() && slot.invalidated_at.is_some();
         Self {
             slot_name: slot.name,
             slot_type: "physical",
             temporary: false,
-            active: holder.is_none().then_some(false),
-            active_pid: None,
+            active: match told {
+                Some(told) => Some(told.active_pid.is_some()),
+                None => holder.is_none().then_some(false),
+            },
+            active_pid: told.and_then(|told| told.active_pid),
+            xmin: slot.horizon.xmin.map(FullTransactionId::xid),
+            catalog_xmin: slot.horizon.catalog_xmin.map(FullTransactionId::xid),
             restart_lsn: slot.restart_lsn.map(|lsn| lsn.to_string()),
-            wal_status: is_lost.then_some(WalStatus::Lost.name()),
-            safe_wal_size: None,
+            wal_status: match told {
+                Some(told) => told.wal_status.clone(),
+                None => is_lost.then(|| WalStatus::Lost.name().to_owned()),
+            },
+            safe_wal_size: told.and_then(|told| told.safe_wal_size),
         }
     }
 
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 10] {
+        let number =
+            |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
         let truth = |value: bool| if value { "t" } else { "f" }.to_owned();
         [
             self.slot_name.clone(),
             self.slot_type.to_owned(),
             truth(self.temporary),
             self.active.map(truth).unwrap_or_default(),
-            self.active_pid
-                .map(|pid| pid.to_string())
-                .unwrap_or_default(),
+            number(self.active_pid),
+            number(self.xmin),
+            number(self.catalog_xmin),
             self.restart_lsn.clone().unwrap_or_default(),
-            self.wal_status.unwrap_or_default().to_owned(),
+            self.wal_status.clone().unwrap_or_default(),
             self.safe_wal_size
                 .map(|size| size.to_string())
                 .unwrap_or_default(),

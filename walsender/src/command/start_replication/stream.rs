@@ -5,7 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use tokio::sync::{Notify, watch};
-use walstream::protocol::copy::{PrimaryKeepalive, StandbyMessage, StandbyStatusUpdate, XLogData};
+use walstream::protocol::copy::{
+    HotStandbyFeedback, PrimaryKeepalive, StandbyMessage, StandbyStatusUpdate, XLogData,
+};
+use walstream::protocol::horizon::XminHorizon;
 use walstream::protocol::identify::NextTimeline;
 use walstream::protocol::message::FrontendMessage;
 use walstream::sync::WalSenderState;
@@ -67,6 +70,8 @@ pub(super) struct Stream<'a> {
     /// What the standby has confirmed: flushed, or written where it does not say what it flushes.
     replicated_lsn: Lsn,
     replies: ReplyCheck,
+    /// What the standby said that it needs, and was not taken yet.
+    feedback: Option<HotStandbyFeedback>,
     replied_at: Instant,
     waits_for_reply: bool,
 }
@@ -94,6 +99,7 @@ impl<'a> Stream<'a> {
             done_receiving: false,
             replicated_lsn: Lsn::INVALID,
             replies: ReplyCheck::default(),
+            feedback: None,
             replied_at: Instant::now(),
             waits_for_reply: false,
         }
@@ -270,7 +276,9 @@ impl<'a> Stream<'a> {
                 match StandbyMessage::parse(payload).map_err(Refusal::from)? {
                     StandbyMessage::StatusUpdate(update) => self.handle_status(client, &update),
                     StandbyMessage::HotStandbyFeedback(feedback) => {
-                        self.session.standby.handle_feedback(&feedback);
+                        self.session.standby.handle_feedback_time(feedback.sent_at);
+                        self.feedback = Some(feedback);
+                        self.take_feedback();
                     }
                 }
                 Ok(())
@@ -293,6 +301,28 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// Keeps what the standby needs. Feedback that names a transaction of which the source has not told yet waits for the
+    /// next reply: the standby may know more of the WAL than we know of the server.
+    fn take_feedback(&mut self) {
+        let next = self.session.shared.source.next_transaction();
+        let asked = self
+            .feedback
+            .as_ref()
+            .and_then(|feedback| XminHorizon::of_feedback(feedback, next));
+        let Some(asked) = asked else {
+            return;
+        };
+        self.feedback = None;
+        let of_session = match &self.slot {
+            Some(slot) => {
+                slot.keep_transactions(asked);
+                XminHorizon::default()
+            }
+            None => asked,
+        };
+        self.session.standby.keep_transactions(of_session);
+    }
+
     fn handle_status(&mut self, client: &mut Client, update: &StandbyStatusUpdate) {
         let flushed_here = self.flushed.borrow().lsn;
         if let Some(oddity) = self.replies.check(update, flushed_here) {
@@ -302,6 +332,7 @@ impl<'a> Stream<'a> {
                 "the standby reports {oddity}"
             );
         }
+        self.take_feedback();
         self.replicated_lsn = update.flush_lsn.valid().unwrap_or(update.write_lsn);
         self.session.standby.handle_reply(update, self.replied_at);
         if let (Some(slot), Some(flush_lsn)) = (&self.slot, update.flush_lsn.valid())
