@@ -17,8 +17,9 @@ use rustix::io::Errno;
 /// `PG_FILE_MODE_OWNER` in `src/include/common/file_perm.h`.
 const FILE_MODE: u32 = 0o600;
 
-/// How much zero-filling writes at once, in bytes.
-const ZERO_FILL_CHUNK: usize = 1 << 20;
+/// How much zero-filling writes at once, in bytes. A file system keeps what one write brought as one folio of the page cache, and
+/// each later write and sync looks at all blocks of its folio: small ones make commits faster that wait for a few bytes.
+const ZERO_FILL_CHUNK: usize = 16 << 10;
 
 /// How the blocks of a new segment come to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
