@@ -81,12 +81,24 @@ const STATEMENTS: &[&str] = &[
 /// # Errors
 /// When the server or a statement fails.
 pub fn run(major: u32) -> Result<Cluster> {
+    run_with(major, &[])
+}
+
+/// As [`run`], with further settings.
+///
+/// # Errors
+/// When the server or a statement fails.
+pub fn run_with(major: u32, settings: &[(&str, &str)]) -> Result<Cluster> {
     let keep = if major == 12 {
         ("wal_keep_segments", "64")
     } else {
         ("wal_keep_size", "1GB")
     };
-    let mut cluster = ClusterOptions::default()
+    let mut options = ClusterOptions::default();
+    for (name, value) in settings {
+        options = options.set(name, value);
+    }
+    let mut cluster = options
         .programs(&server_version(major)?)
         .set("wal_level", "logical")
         .set("wal_log_hints", "on")

@@ -19,6 +19,7 @@ mod program;
 mod random;
 mod receivewal;
 mod recording;
+pub mod redo_oracle;
 mod s3_server;
 mod served_archive;
 mod servers;

@@ -37,6 +37,7 @@ mod receive_upload_faults;
 mod record_names;
 mod recorded_coordinator;
 mod recorded_sender;
+mod redo_consistency;
 mod refusals;
 mod removed_wal;
 mod replication_commands;

@@ -5,4 +5,5 @@ pub mod checkpoint;
 pub mod control;
 pub mod controldata;
 mod fields;
+pub mod page;
 pub mod tablespace_map;

@@ -1,0 +1,40 @@
+//! [`Effect`]: what a record does besides changing the blocks that it references.
+
+use super::{RedoContext, RedoError, RedoRecord};
+use crate::types::{BlockNumber, RelFileLocator, RmgrId};
+
+/// Something that a record does to what it does not reference as a block. Borrows lists from the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Effect<'a> {
+    /// Clears bits of a heap block in its relation's visibility map, if the map has that page.
+    ClearVisibility {
+        /// The heap.
+        locator: RelFileLocator,
+        /// Its block.
+        heap_block: BlockNumber,
+        /// Bits to clear (`VISIBILITYMAP_*`).
+        flags: u8,
+    },
+    /// A message that a service wrote (`pg_logical_emit_message`): redo does nothing with it.
+    Message(&'a [u8]),
+}
+
+/// Gives what this record does besides changing blocks, in the order in which it is to be done.
+///
+/// # Errors
+/// [`RedoError`] when the record's data is wrong; what was given before is to be given up.
+pub fn effects<'a>(
+    context: &RedoContext,
+    record: &RedoRecord<'a>,
+    take: &mut dyn FnMut(Effect<'a>),
+) -> Result<(), RedoError> {
+    let found = match record.header.rmgr {
+        RmgrId::LOGICAL_MESSAGE => {
+            take(Effect::Message(record.main_data()));
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    found.map_err(|fault| RedoError::of_record(context, record, fault))
+}
