@@ -1,7 +1,9 @@
 //! Generic records: pieces of a page that changed, as extensions log them.
 
+use std::fmt;
+
 use super::consistency::{mask_lsn_and_checksum, mask_unused_space};
-use super::{PageLsn, RedoFault, RedoPage};
+use super::{PageLsn, RedoFault, RedoPage, RedoRecord};
 use crate::read::Reader;
 use crate::wal::record::BlockRef;
 
@@ -30,4 +32,19 @@ pub(super) fn redo_block(
 pub(super) fn mask(page: &mut RedoPage<'_>) -> Result<(), RedoFault> {
     mask_lsn_and_checksum(page)?;
     Ok(mask_unused_space(page)?)
+}
+
+/// The pieces of the main data, of which such a record has none.
+///
+/// # Source
+/// `generic_desc` in `src/backend/access/rmgrdesc/genericdesc.c`.
+pub(super) fn describe(record: &RedoRecord<'_>, out: &mut dyn fmt::Write) -> Result<(), RedoFault> {
+    let mut data = Reader::new(record.main_data());
+    while !data.is_empty() {
+        let (offset, len) = (data.u16_le()?, data.u16_le()?);
+        data.take(len.into())?;
+        let separator = if data.is_empty() { "" } else { "; " };
+        let _ = write!(out, "offset {offset}, length {len}{separator}");
+    }
+    Ok(())
 }

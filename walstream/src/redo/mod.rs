@@ -11,6 +11,7 @@
 //! Hostile input: a record that passed its checksum may still hold anything, and so may a page. Both give a [`RedoFault`].
 
 pub mod consistency;
+pub mod describe;
 pub mod effect;
 mod fault;
 mod generic;

@@ -1,5 +1,7 @@
 //! Sequences: a record holds the whole tuple, and redo makes its page anew.
 
+use std::fmt;
+
 use super::consistency::{mask_lsn_and_checksum, mask_unused_space};
 use super::{PageLsn, RedoFault, RedoPage, RedoRecord};
 use crate::read::Reader;
@@ -43,4 +45,15 @@ pub(super) fn redo_block(
 pub(super) fn mask(page: &mut RedoPage<'_>) -> Result<(), RedoFault> {
     mask_lsn_and_checksum(page)?;
     Ok(mask_unused_space(page)?)
+}
+
+/// # Source
+/// `seq_desc` in `src/backend/access/rmgrdesc/seqdesc.c`.
+pub(super) fn describe(record: &RedoRecord<'_>, out: &mut dyn fmt::Write) -> Result<(), RedoFault> {
+    if record.operation() == LOG {
+        let mut data = Reader::new(record.main_data());
+        let (tablespace, database, relation) = (data.u32_le()?, data.u32_le()?, data.u32_le()?);
+        let _ = write!(out, "rel {tablespace}/{database}/{relation}");
+    }
+    Ok(())
 }
