@@ -15,10 +15,14 @@ pub mod describe;
 pub mod effect;
 mod fault;
 mod generic;
+mod list;
 mod sequence;
+mod statistics;
 
-pub use effect::{Effect, effects};
+pub use effect::{DatabaseDirectory, Effect, effects};
 pub use fault::{RedoError, RedoFault};
+pub use list::{List, ListItem};
+pub use statistics::{DroppedStatistics, DroppedStatisticsList};
 
 use crate::dialect::Dialect;
 use crate::lsn::Lsn;

@@ -6,4 +6,5 @@ pub mod control;
 pub mod controldata;
 mod fields;
 pub mod page;
+pub mod slru;
 pub mod tablespace_map;
