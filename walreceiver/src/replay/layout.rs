@@ -2,24 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use walstream::storage::control::{ControlError, ControlFile};
+use walstream::Dialect;
+use walstream::storage::control::ControlFile;
+use walstream::storage::relation_path::{DatabaseDirectory, TablespaceVersionDirectory};
 use walstream::types::{ForkNumber, Oid, RelFileLocator};
-
-/// The tablespace of what belongs to no other.
-///
-/// # Source
-/// `DEFAULTTABLESPACE_OID` in `src/include/catalog/pg_tablespace.dat`.
-const DEFAULT_TABLESPACE: Oid = 1663;
-/// The tablespace of shared catalogs (`GLOBALTABLESPACE_OID`).
-pub(super) const GLOBAL_TABLESPACE: Oid = 1664;
 
 /// Where a cluster's files are, and how long they may be.
 #[derive(Clone, Debug)]
 pub(super) struct ClusterLayout {
     /// The data directory.
     pub(super) root: PathBuf,
-    /// The directory of this version in every tablespace, such as `PG_15_202209061`.
-    pub(super) version_directory: String,
+    pub(super) dialect: Dialect,
     /// Bytes of a page.
     pub(super) block_size: usize,
     /// Pages of a relation's segment.
@@ -27,18 +20,18 @@ pub(super) struct ClusterLayout {
 }
 
 impl ClusterLayout {
-    pub(super) fn new(root: &Path, control: &ControlFile) -> Result<Self, ControlError> {
-        let dialect = control.dialect()?;
-        Ok(Self {
+    pub(super) fn new(root: &Path, dialect: Dialect, control: &ControlFile) -> Self {
+        Self {
             root: root.to_owned(),
-            version_directory: format!(
-                "PG_{}_{}",
-                dialect.major.number(),
-                control.catalog_version
-            ),
+            dialect,
             block_size: usize::try_from(dialect.block_size.bytes()).unwrap_or(usize::MAX),
             segment_blocks: control.blocks_per_relation_segment.max(1),
-        })
+        }
+    }
+
+    /// The directory of this version's files in every tablespace: `PG_15_202209061`.
+    pub(super) fn version_directory(&self) -> String {
+        TablespaceVersionDirectory(self.dialect.major).to_string()
     }
 
     /// The link, or directory, of a tablespace.
@@ -47,31 +40,15 @@ impl ClusterLayout {
     }
 
     /// The directory of a database in a tablespace.
-    ///
-    /// # Source
-    /// `GetDatabasePath` in `src/common/relpath.c`.
-    pub(super) fn database_directory(&self, tablespace: Oid, database: Oid) -> PathBuf {
-        match tablespace {
-            GLOBAL_TABLESPACE => self.root.join("global"),
-            DEFAULT_TABLESPACE => self.root.join("base").join(database.to_string()),
-            other => self
-                .tablespace_link(other)
-                .join(&self.version_directory)
-                .join(database.to_string()),
-        }
+    pub(super) fn database_directory(&self, directory: DatabaseDirectory) -> PathBuf {
+        let path = directory.path(self.dialect.major);
+        self.root.join(path.to_string())
     }
 
     /// The first file of a fork.
-    ///
-    /// # Source
-    /// `GetRelationPath` in `src/common/relpath.c`.
     pub(super) fn fork_path(&self, locator: RelFileLocator, fork: ForkNumber) -> PathBuf {
-        let name = match fork {
-            ForkNumber::Main => locator.relation.to_string(),
-            other => format!("{}_{}", locator.relation, other.name()),
-        };
-        self.database_directory(locator.tablespace, locator.database)
-            .join(name)
+        let path = locator.path(fork, self.dialect.major);
+        self.root.join(path.to_string())
     }
 }
 

@@ -139,7 +139,7 @@ impl PageCache {
         self.table.insert(key, id);
     }
 
-    /// Gives a frame up whose page could not be had.
+    /// Gives up a frame, that holds a page or was got as a victim.
     pub(super) fn release(&mut self, id: FrameId) {
         self.clean(id);
         if let Some(frame) = self.frame_mut(id)
@@ -150,9 +150,7 @@ impl PageCache {
             let key = frame.key;
             self.table.remove(&key);
         }
-        if !self.free.contains(&id) {
-            self.free.push(id);
-        }
+        self.free.push(id);
     }
 
     /// The page's bytes.

@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-use walstream::types::{BlockNumber, ForkNumber, Oid, RelFileLocator};
+use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
 
 use super::key_hasher::KeyHashing;
 use super::layout::{ClusterLayout, segment_path};
@@ -368,11 +368,11 @@ impl<S: DataStorage> RelationFiles<S> {
         Ok(())
     }
 
-    /// Forgets every fork of a database, whose files go or came otherwise. `None` for all databases.
-    pub(super) fn forget_database(&mut self, database: Oid) {
+    /// Forgets forks whose files go or come otherwise. Their pages were forgotten before.
+    pub(super) fn forget_if(&mut self, mut forget: impl FnMut(RelFileLocator) -> bool) {
         let ids: Vec<_> = self
             .by_name
-            .extract_if(|(locator, _), _| locator.database == database)
+            .extract_if(|(locator, _), _| forget(*locator))
             .map(|(_, id)| id)
             .collect();
         for id in ids {
