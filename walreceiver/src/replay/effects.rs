@@ -9,9 +9,9 @@ use walstream::storage::control::ServerSettings;
 use walstream::storage::relation_map::{FILE_NAME, RelationMap};
 use walstream::storage::relation_path::DatabaseDirectory;
 use walstream::storage::slru::Slru;
-use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
 
 use super::directories;
+use super::maps::CutForks;
 use super::replay_error::ReplayError;
 use super::replayer::{Replayer, RestartCandidate};
 use super::small_file::replace_file;
@@ -92,7 +92,11 @@ impl<S: DataStorage> Replayer<S> {
                 self.slrus
                     .truncate_multixacts(end_multi, start_offset, end_offset)?;
             }
-            Effect::ClearVisibility { .. } => {}
+            Effect::ClearVisibility {
+                locator,
+                heap_block,
+                flags,
+            } => self.clear_visibility(locator, heap_block, flags)?,
             Effect::CreateFork { locator, fork } => {
                 self.pages.files.fork(locator, fork)?;
             }
@@ -102,7 +106,15 @@ impl<S: DataStorage> Replayer<S> {
                 main,
                 visibility_map,
                 free_space_map,
-            } => self.truncate(locator, blocks, (main, visibility_map, free_space_map))?,
+            } => self.truncate(
+                locator,
+                blocks,
+                CutForks {
+                    main,
+                    visibility_map,
+                    free_space_map,
+                },
+            )?,
             Effect::DropRelations(locators) => {
                 for locator in locators.iter() {
                     self.pages.drop_relation(locator)?;
@@ -280,21 +292,5 @@ impl<S: DataStorage> Replayer<S> {
             from,
             to,
         )?)
-    }
-
-    fn truncate(
-        &mut self,
-        locator: RelFileLocator,
-        blocks: BlockNumber,
-        (main, visibility_map, free_space_map): (bool, bool, bool),
-    ) -> Result<(), ReplayError> {
-        let fork = self.pages.files.fork(locator, ForkNumber::Main)?;
-        self.control.cover(self.position.lsn, self.position)?;
-        if main {
-            self.missing.truncated(locator, ForkNumber::Main, blocks);
-            self.pages.truncate(fork, blocks)?;
-        }
-        let _ = (visibility_map, free_space_map);
-        Ok(())
     }
 }

@@ -8,6 +8,7 @@
 //! | `start` | where redo begins, what is put in order before |
 //! | `replayer`, `effects` | one record: its blocks, and what it does besides |
 //! | `page_store`, `page_cache`, `relation_files` | pages of relations in memory and in files |
+//! | `maps` | visibility map and free space map |
 //! | `slru_files`, `prepared`, `origins`, `directories`, `unlogged` | other files |
 //! | `missing_pages`, `consistency` | what must be explained, and from where on the data is one moment's |
 //! | `restartpoint`, `control` | what is durable, and what `pg_control` says of it |
@@ -25,6 +26,7 @@ mod directories;
 mod effects;
 mod key_hasher;
 mod layout;
+mod maps;
 mod missing_pages;
 pub mod options;
 mod origins;

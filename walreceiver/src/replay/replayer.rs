@@ -5,10 +5,10 @@
 
 use std::time::Instant;
 
-use walstream::redo::{RedoContext, RedoRecord, effects, makes_page, redo_block};
-use walstream::redo::{RedoAction, RedoError};
+use walstream::redo::{
+    RedoAction, RedoContext, RedoError, RedoRecord, effects, makes_page, redo_block,
+};
 use walstream::storage::checkpoint::CheckPoint;
-use walstream::storage::page::Page;
 use walstream::timeline::TimelineHistory;
 use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
 use walstream::wal::record::{BlockRef, Record};
@@ -20,7 +20,6 @@ use super::counters::Counters;
 use super::layout::ClusterLayout;
 use super::missing_pages::{MissingPage, MissingPages};
 use super::origins::Origins;
-use super::page_cache::FrameId;
 use super::page_store::{Found, PageStore, PageUse};
 use super::prepared::Prepared;
 use super::replay_error::ReplayError;
@@ -219,33 +218,6 @@ impl<S: DataStorage> Replayer<S> {
         });
         outcome.map_err(|error| self.at(record, error))?;
         Ok(parsed?)
-    }
-
-    /// A page of one of the maps, which may be wrong and is made when it is not there.
-    pub(super) fn map_page(
-        &mut self,
-        locator: RelFileLocator,
-        fork: ForkNumber,
-        block: BlockNumber,
-    ) -> Result<FrameId, ReplayError> {
-        let fork_id = self.pages.files.fork(locator, fork)?;
-        let found = self.pages.page(
-            &mut self.control,
-            self.position,
-            fork_id,
-            block,
-            PageUse::ChangeOrMake,
-        )?;
-        let Found::Page(frame) = found else {
-            return Err(ReplayError::Run("a map's page was not made".to_owned()));
-        };
-        let bytes = self.pages.cache.bytes_mut(frame);
-        if let Ok(mut page) = Page::new(bytes)
-            && page.is_new()
-        {
-            page.init(0);
-        }
-        Ok(frame)
     }
 
     /// Looks whether the position is one from which the data is consistent.
