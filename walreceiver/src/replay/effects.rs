@@ -176,9 +176,10 @@ impl<S: DataStorage> Replayer<S> {
             Effect::EndOfRecovery { timeline, .. } => {
                 self.switch_timeline(record.start_lsn, timeline)?;
             }
-            Effect::RestorePoint { name, .. } => self.restore_point = Some(name.into()),
             Effect::MinRecoveryPoint => self.control.cover(record.end_lsn, position)?,
             Effect::Message(_)
+            | Effect::RestorePoint { .. }
+            | Effect::RewriteMapping(_)
             | Effect::DropStatistics(_)
             | Effect::CheckPointRedo { .. }
             | Effect::FullPageWrites(_)

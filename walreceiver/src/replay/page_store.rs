@@ -8,7 +8,6 @@ use std::io::IoSlice;
 
 use walstream::Lsn;
 use walstream::storage::page::Page;
-use walstream::storage::page::checksum::page_checksum;
 use walstream::storage::relation_path::DatabaseDirectory;
 use walstream::types::{BlockNumber, ForkNumber, Oid, RelFileLocator};
 
@@ -154,8 +153,8 @@ impl<S: DataStorage> PageStore<S> {
         }
         let page = Page::new(bytes).ok()?;
         if self.has_checksums {
-            let computed = page_checksum(bytes, block);
-            let found = page.checksum();
+            let computed = page.checksum(block);
+            let found = page.stored_checksum().unwrap_or(0);
             if found != computed {
                 return Some(PageDefect::Checksum { found, computed });
             }
@@ -214,8 +213,7 @@ impl<S: DataStorage> PageStore<S> {
             };
             newest = newest.max(page.lsn());
             if self.has_checksums && !page.is_new() {
-                let checksum = page_checksum(page.bytes(), block);
-                page.set_checksum(checksum);
+                page.set_checksum(block);
             }
         }
         control.cover(newest, replayed)?;

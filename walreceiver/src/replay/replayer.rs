@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use walstream::redo::{
-    RedoAction, RedoContext, RedoError, RedoRecord, effects, makes_page, redo_block,
+    RedoAction, RedoContext, RedoError, RedoRecord, effects, free_space, makes_page, redo_block,
 };
 use walstream::storage::checkpoint::CheckPoint;
 use walstream::timeline::TimelineHistory;
@@ -87,8 +87,6 @@ pub(super) struct Replayer<S: DataStorage> {
     pub(super) candidate: Option<RestartCandidate>,
     pub(super) last_restartpoint: Instant,
     pub(super) counts: ReplayCounts,
-    /// A restore point that the last record is.
-    pub(super) restore_point: Option<Box<[u8]>>,
     /// A checkpoint's record was replayed and may be made a restartpoint.
     pub(super) is_at_checkpoint: bool,
     /// The target was reached.
@@ -102,7 +100,8 @@ impl<S: DataStorage> Replayer<S> {
     /// [`ReplayError`]; nothing more may be replayed then.
     pub(super) fn replay(&mut self, record: &Record<'_>) -> Result<Flow, ReplayError> {
         let record = RedoRecord::parse(record)?;
-        if self.target.stops_before(&self.context, &record) {
+        let point = self.target.stop_point(&self.context, &record)?;
+        if self.target.stops_before(record.start_lsn, point) {
             self.is_at_target = true;
             return Ok(Flow::Stop);
         }
@@ -115,13 +114,11 @@ impl<S: DataStorage> Replayer<S> {
         self.effects(&record)?;
         self.counts.records += 1;
         self.check_consistency()?;
-        let restore_point = self.restore_point.take();
-        if self.target.stops_after(
-            &self.context,
-            &record,
-            restore_point.as_deref(),
-            self.consistency.is_reached(),
-        ) {
+        let is_consistent = self.consistency.is_reached();
+        if self
+            .target
+            .stops_after(record.start_lsn, point, is_consistent)
+        {
             self.is_at_target = true;
             return Ok(Flow::Stop);
         }
@@ -171,7 +168,9 @@ impl<S: DataStorage> Replayer<S> {
             }
         };
         let page = self.pages.cache.bytes_mut(frame);
-        match redo_block(&self.context, record, block, page)? {
+        let action = redo_block(&self.context, record, block, page)?;
+        let free = free_space(&self.context, record, block, action, page)?;
+        match action {
             RedoAction::Done => self.counts.done += 1,
             RedoAction::NeedsRedo => {
                 self.counts.changed += 1;
@@ -182,7 +181,10 @@ impl<S: DataStorage> Replayer<S> {
                 self.pages.cache.mark_dirty(frame);
             }
         }
-        Ok(())
+        match free {
+            Some(free) => self.record_free_space(block.locator, block.block, free),
+            None => Ok(()),
+        }
     }
 
     fn is_missing(

@@ -231,7 +231,6 @@ impl<S: DataStorage> Start<S> {
             candidate: None,
             last_restartpoint: Instant::now(),
             counts: ReplayCounts::default(),
-            restore_point: None,
             is_at_checkpoint: false,
             is_at_target: false,
         };

@@ -5,19 +5,11 @@
 
 use std::fmt;
 
-use walstream::redo::{Effect, RedoContext, RedoRecord, effects};
-use walstream::types::{RmgrId, TransactionId};
+use walstream::redo::{RedoContext, RedoError, RedoRecord, StopPoint, stop_point};
+use walstream::types::TransactionId;
 use walstream::{Lsn, PgTimestamp};
 
 use crate::cli::time_text::rfc3339_us;
-
-/// Operations of the transaction manager that end a transaction.
-///
-/// # Source
-/// `XLOG_XACT_*` in `src/include/access/xact.h`.
-const ENDS: [u8; 4] = [0x00, 0x20, 0x30, 0x40];
-/// `XLOG_XACT_OPMASK`.
-const OPERATION_MASK: u8 = 0x70;
 
 /// What to replay up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,42 +39,51 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether this record is the first that is not to be replayed.
-    pub(super) fn stops_before(&self, context: &RedoContext, record: &RedoRecord<'_>) -> bool {
-        match &self.point {
-            TargetPoint::Lsn(lsn) => self.exclusive && record.start_lsn >= *lsn,
-            TargetPoint::Time(time) => transaction_end(context, record).is_some_and(|(_, end)| {
-                if self.exclusive {
-                    end >= *time
-                } else {
-                    end > *time
-                }
-            }),
-            TargetPoint::Xid(xid) => {
-                self.exclusive
-                    && transaction_end(context, record).is_some_and(|(ended, _)| ended == *xid)
+    /// What of the record's content decides; nothing where only its LSN does, so that most replays look at no record twice.
+    pub(super) fn stop_point<'a>(
+        &self,
+        context: &RedoContext,
+        record: &RedoRecord<'a>,
+    ) -> Result<Option<StopPoint<'a>>, RedoError> {
+        match self.point {
+            TargetPoint::End | TargetPoint::Consistency | TargetPoint::Lsn(_) => Ok(None),
+            TargetPoint::Time(_) | TargetPoint::Xid(_) | TargetPoint::Name(_) => {
+                stop_point(context, record)
             }
-            TargetPoint::End | TargetPoint::Consistency | TargetPoint::Name(_) => false,
         }
     }
 
-    /// Whether this record, which was replayed, is the last.
+    /// Whether the record that starts there is the first that is not to be replayed.
+    pub(super) fn stops_before(&self, start_lsn: Lsn, point: Option<StopPoint<'_>>) -> bool {
+        match (&self.point, point) {
+            (TargetPoint::Lsn(lsn), _) => self.exclusive && start_lsn >= *lsn,
+            (TargetPoint::Time(target), Some(StopPoint::Transaction { time, .. })) => {
+                time > *target || self.exclusive && time == *target
+            }
+            (TargetPoint::Xid(target), Some(StopPoint::Transaction { xid, .. })) => {
+                self.exclusive && xid == *target
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the record that starts there, which was replayed, is the last.
     pub(super) fn stops_after(
         &self,
-        context: &RedoContext,
-        record: &RedoRecord<'_>,
-        restore_point: Option<&[u8]>,
+        start_lsn: Lsn,
+        point: Option<StopPoint<'_>>,
         is_consistent: bool,
     ) -> bool {
-        match &self.point {
-            TargetPoint::End | TargetPoint::Time(_) => false,
-            TargetPoint::Consistency => is_consistent,
-            TargetPoint::Lsn(lsn) => !self.exclusive && record.start_lsn >= *lsn,
-            TargetPoint::Xid(xid) => {
-                !self.exclusive
-                    && transaction_end(context, record).is_some_and(|(ended, _)| ended == *xid)
+        match (&self.point, point) {
+            (TargetPoint::Consistency, _) => is_consistent,
+            (TargetPoint::Lsn(lsn), _) => !self.exclusive && start_lsn >= *lsn,
+            (TargetPoint::Xid(target), Some(StopPoint::Transaction { xid, .. })) => {
+                !self.exclusive && xid == *target
             }
-            TargetPoint::Name(name) => restore_point == Some(name.as_bytes()),
+            (TargetPoint::Name(target), Some(StopPoint::RestorePoint { name, .. })) => {
+                name == target.as_bytes()
+            }
+            _ => false,
         }
     }
 
@@ -90,27 +91,6 @@ impl Target {
     pub(super) fn is_end(&self) -> bool {
         self.point == TargetPoint::End
     }
-}
-
-/// The transaction that a record ends, and when that was.
-fn transaction_end(
-    context: &RedoContext,
-    record: &RedoRecord<'_>,
-) -> Option<(TransactionId, PgTimestamp)> {
-    if record.header.rmgr != RmgrId::TRANSACTION
-        || !ENDS.contains(&(record.operation() & OPERATION_MASK))
-    {
-        return None;
-    }
-    let time = record.main_data().first_chunk::<8>()?;
-    let mut ended = None;
-    // Whatever is wrong with the record is found when it is replayed.
-    let _ = effects(context, record, &mut |effect| {
-        if let Effect::TransactionStatus { xid, .. } = effect {
-            ended = ended.or(Some(xid));
-        }
-    });
-    Some((ended?, PgTimestamp(i64::from_le_bytes(*time))))
 }
 
 impl fmt::Display for Target {
@@ -123,6 +103,61 @@ impl fmt::Display for Target {
             TargetPoint::Time(time) => write!(f, "{before}time {}", rfc3339_us(time.unix_us())),
             TargetPoint::Xid(xid) => write!(f, "{before}transaction {xid}"),
             TargetPoint::Name(name) => write!(f, "restore point \"{name}\""),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(point: TargetPoint, exclusive: bool) -> Target {
+        Target { point, exclusive }
+    }
+
+    fn ended(xid: TransactionId, time: i64) -> Option<StopPoint<'static>> {
+        Some(StopPoint::Transaction {
+            xid,
+            time: PgTimestamp(time),
+            is_commit: true,
+        })
+    }
+
+    #[test]
+    fn an_inclusive_target_ends_after_it_an_exclusive_one_before() {
+        let at = Lsn(100);
+        for (exclusive, start, before, after) in [
+            (false, 99, false, false),
+            (false, 100, false, true),
+            (false, 101, false, true),
+            (true, 99, false, false),
+            (true, 100, true, false),
+        ] {
+            let target = target(TargetPoint::Lsn(at), exclusive);
+            assert_eq!(target.stops_before(Lsn(start), None), before);
+            assert_eq!(target.stops_after(Lsn(start), None, true), after);
+        }
+        for exclusive in [false, true] {
+            let target = target(TargetPoint::Xid(7), exclusive);
+            assert_eq!(target.stops_before(at, ended(7, 0)), exclusive);
+            assert_eq!(target.stops_after(at, ended(7, 0), true), !exclusive);
+            assert!(!target.stops_before(at, ended(8, 0)));
+            assert!(!target.stops_after(at, None, true));
+        }
+    }
+
+    #[test]
+    fn a_time_ends_before_the_first_later_transaction() {
+        for (exclusive, time, before) in [
+            (false, 49, false),
+            (false, 50, false),
+            (false, 51, true),
+            (true, 49, false),
+            (true, 50, true),
+        ] {
+            let target = target(TargetPoint::Time(PgTimestamp(50)), exclusive);
+            assert_eq!(target.stops_before(Lsn(1), ended(7, time)), before);
+            assert!(!target.stops_after(Lsn(1), ended(7, time), true));
         }
     }
 }
