@@ -7,11 +7,16 @@
 //! Carrying one out twice must give what carrying it out once does, as replay may begin again at an earlier record: files that are to
 //! be made may exist, those to be dropped may be gone, and SLRU pages of later records may exist.
 
-use super::{DroppedStatisticsList, List, RedoContext, RedoError, RedoRecord};
+use super::{
+    DroppedStatisticsList, List, LogicalMessage, RedoContext, RedoError, RedoRecord, clog,
+    commit_ts, database, logical_message, multixact, relmap, replication_origin, smgr, standby,
+    tablespace, transaction, xlog,
+};
 use crate::lsn::Lsn;
 use crate::pg_time::PgTimestamp;
 use crate::storage::checkpoint::CheckPoint;
 use crate::storage::control::ServerSettings;
+use crate::storage::relation_path::DatabaseDirectory;
 use crate::storage::slru::{MultiXactMember, Slru, TransactionStatus};
 use crate::types::{
     BlockNumber, ForkNumber, Oid, RelFileLocator, RmgrId, TimelineId, TransactionId,
@@ -31,7 +36,7 @@ pub enum Effect<'a> {
         flags: u8,
     },
     /// A message that a service wrote (`pg_logical_emit_message`): redo does nothing with it.
-    Message(&'a [u8]),
+    Message(LogicalMessage<'a>),
     /// The next transaction number is beyond this one: with the epoch of the counter as it is, or one more when that would put it
     /// behind. A counter that is further stays (`AdvanceNextFullTransactionIdPastXid`).
     NextXidPast(TransactionId),
@@ -210,7 +215,7 @@ pub enum Effect<'a> {
     },
     /// Where an online checkpoint began, since 17: redo starts at this record.
     CheckPointRedo {
-        /// `wal_level` as a number, since 18.
+        /// `wal_level` as a number.
         wal_level: Option<i32>,
     },
     /// Settings of the primary changed: they go to `pg_control` at once, with a minimum recovery point of the record's end. Commit
@@ -254,15 +259,6 @@ pub enum Effect<'a> {
     MinRecoveryPoint,
 }
 
-/// Where a database's files are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DatabaseDirectory {
-    /// The tablespace.
-    pub tablespace: Oid,
-    /// The database; 0 for shared catalogs.
-    pub database: Oid,
-}
-
 /// Gives what this record does besides changing blocks, in the order in which it is to be done.
 ///
 /// Every record with a transaction first advances the next transaction number past it ([`Effect::NextXidPast`]).
@@ -280,11 +276,20 @@ pub fn effects<'a>(
     if record.xid() != 0 {
         take(Effect::NextXidPast(record.xid()));
     }
+    let dialect = &context.dialect;
     let found = match record.header.rmgr {
-        RmgrId::LOGICAL_MESSAGE => {
-            take(Effect::Message(record.main_data()));
-            Ok(())
-        }
+        RmgrId::XLOG => xlog::effects(record, dialect, take),
+        RmgrId::TRANSACTION => transaction::effects(record, dialect, take),
+        RmgrId::STORAGE => smgr::effects(record, take),
+        RmgrId::CLOG => clog::effects(record, dialect, take),
+        RmgrId::DATABASE => database::effects(record, dialect, take),
+        RmgrId::TABLESPACE => tablespace::effects(record, take),
+        RmgrId::MULTIXACT => multixact::effects(record, dialect, take),
+        RmgrId::RELMAP => relmap::effects(record, dialect, take),
+        RmgrId::STANDBY => standby::effects(record),
+        RmgrId::COMMIT_TS => commit_ts::effects(record, dialect, take),
+        RmgrId::REPLICATION_ORIGIN => replication_origin::effects(record, take),
+        RmgrId::LOGICAL_MESSAGE => logical_message::effects(record, take),
         _ => Ok(()),
     };
     found.map_err(|fault| RedoError::of_record(context, record, fault))

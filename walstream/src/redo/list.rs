@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 
 use super::RedoFault;
 use crate::read::{OutOfBytes, Reader};
-use crate::storage::slru::MultiXactMember;
 use crate::types::{RelFileLocator, TransactionId};
 
 /// Something that a record holds a list of.
@@ -93,17 +92,6 @@ impl ListItem for RelFileLocator {
             tablespace: reader.u32_le()?,
             database: reader.u32_le()?,
             relation: reader.u32_le()?,
-        })
-    }
-}
-
-impl ListItem for MultiXactMember {
-    const LEN: usize = 8;
-
-    fn read(reader: &mut Reader<'_>) -> Result<Self, OutOfBytes> {
-        Ok(Self {
-            xid: reader.u32_le()?,
-            status: reader.u32_le()?,
         })
     }
 }

@@ -10,19 +10,40 @@
 //!
 //! Hostile input: a record that passed its checksum may still hold anything, and so may a page. Both give a [`RedoFault`].
 
+mod clog;
+mod commit_ts;
 pub mod consistency;
+mod database;
 pub mod describe;
 pub mod effect;
 mod fault;
 mod generic;
+mod invalidation;
 mod list;
+mod logical_message;
+mod multixact;
+mod relmap;
+mod replication_origin;
 mod sequence;
+mod slru_page;
+mod smgr;
+mod standby;
 mod statistics;
+mod stop;
+mod tablespace;
+mod text;
+mod transaction;
+mod xlog;
 
-pub use effect::{DatabaseDirectory, Effect, effects};
+pub use crate::storage::relation_path::DatabaseDirectory;
+pub use effect::{Effect, effects};
 pub use fault::{RedoError, RedoFault};
+pub use invalidation::Invalidation;
 pub use list::{List, ListItem};
+pub use logical_message::LogicalMessage;
 pub use statistics::{DroppedStatistics, DroppedStatisticsList};
+pub use stop::{StopPoint, stop_point};
+pub use transaction::{Completion, PreparedTransaction};
 
 use crate::dialect::Dialect;
 use crate::lsn::Lsn;
@@ -124,6 +145,12 @@ pub fn makes_page(block: &BlockRef<'_>) -> bool {
         )
 }
 
+/// Whether redo does nothing at all with the block, so its page need not be there: a hint that was logged without its image.
+#[must_use]
+pub fn ignores_block(record: &RedoRecord<'_>, block: &BlockRef<'_>) -> bool {
+    record.header.rmgr == RmgrId::XLOG && xlog::ignores_block(record, block)
+}
+
 /// Does to one page what the record does to it. `page` holds the block as it is, or zeros where redo makes it
 /// ([`makes_page`]). Its LSN is then the record's end. The checksum field is left alone: it counts when the page is written.
 ///
@@ -162,6 +189,7 @@ fn apply(
         return Ok(RedoAction::Done);
     }
     let lsn = match record.header.rmgr {
+        RmgrId::XLOG => xlog::redo_block(record, block)?,
         RmgrId::SEQUENCE => sequence::redo_block(record, block, &mut page)?,
         RmgrId::GENERIC => generic::redo_block(block, &mut page)?,
         RmgrId(found) => return Err(RedoFault::Rmgr { found }),

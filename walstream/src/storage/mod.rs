@@ -6,5 +6,8 @@ pub mod control;
 pub mod controldata;
 mod fields;
 pub mod page;
+pub mod relation_map;
+pub mod relation_path;
 pub mod slru;
 pub mod tablespace_map;
+pub mod two_phase;

@@ -21,6 +21,7 @@
 //! `src/include/storage/bufpage.h`, `src/include/storage/itemid.h`, `src/backend/storage/page/bufpage.c`.
 
 mod add;
+mod checksum;
 mod compact;
 mod delete;
 mod fault;
