@@ -5,5 +5,7 @@ pub mod checkpoint;
 pub mod control;
 pub mod controldata;
 mod fields;
+pub mod heap_tuple;
+pub mod item_pointer;
 pub mod page;
 pub mod tablespace_map;
