@@ -1,5 +1,6 @@
 //! [`Effect`]: what a record does besides changing the blocks that it references.
 
+use super::heap::{self, RewriteMapping};
 use super::{RedoContext, RedoError, RedoRecord};
 use crate::types::{BlockNumber, RelFileLocator, RmgrId};
 
@@ -7,7 +8,8 @@ use crate::types::{BlockNumber, RelFileLocator, RmgrId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect<'a> {
-    /// Clears bits of a heap block in its relation's visibility map, if the map has that page.
+    /// Clears bits of a heap block in its relation's visibility map ([`crate::storage::visibility_map`]), however new that page is,
+    /// as it has no LSN of this. A page that the map does not have is made, empty.
     ClearVisibility {
         /// The heap.
         locator: RelFileLocator,
@@ -16,6 +18,8 @@ pub enum Effect<'a> {
         /// Bits to clear (`VISIBILITYMAP_*`).
         flags: u8,
     },
+    /// Writes a piece of a file for logical decoding.
+    RewriteMapping(RewriteMapping<'a>),
     /// A message that a service wrote (`pg_logical_emit_message`): redo does nothing with it.
     Message(&'a [u8]),
 }
@@ -30,6 +34,7 @@ pub fn effects<'a>(
     take: &mut dyn FnMut(Effect<'a>),
 ) -> Result<(), RedoError> {
     let found = match record.header.rmgr {
+        RmgrId::HEAP | RmgrId::HEAP2 => heap::effects(context, record, take),
         RmgrId::LOGICAL_MESSAGE => {
             take(Effect::Message(record.main_data()));
             Ok(())
