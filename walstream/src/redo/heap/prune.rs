@@ -79,13 +79,13 @@ pub(super) fn redo(
     page: &mut RedoPage<'_>,
 ) -> Result<(), RedoFault> {
     Prune::parse(record)?.items(block.data)?.apply(page)?;
-    let is_new = context.dialect.major >= PgMajor::V14;
-    let order = if is_new {
+    let major = context.dialect.major;
+    let order = if major >= PgMajor::V14 {
         ItemOrder::LinePointers
     } else {
         ItemOrder::Physical
     };
-    Ok(page.repair_fragmentation(order, is_new)?)
+    Ok(page.repair_fragmentation(order, major >= PgMajor::V15)?)
 }
 
 /// The line pointers of vacuum's second pass: `xl_heap_vacuum` in `heapam_xlog.h` has their number, the block's data has them.
