@@ -21,6 +21,21 @@ const STATEMENTS: &[&str] = &[
     "BEGIN; CREATE TABLE gone (a int); INSERT INTO gone VALUES (1); ROLLBACK",
     "TRUNCATE copied",
     "DROP TABLE copied",
+    "CREATE TABLE loaded (a int, b text); COPY loaded (a) FROM PROGRAM 'seq 2000'",
+    "COPY loaded (a) FROM PROGRAM 'seq 9'",
+    "BEGIN; TRUNCATE loaded; COPY loaded (a) FROM PROGRAM 'seq 2000' WITH (FREEZE); COMMIT",
+    "VACUUM (FREEZE) loaded",
+    "COPY loaded (a) FROM PROGRAM 'seq 9'",
+    "SELECT * FROM loaded WHERE ctid = '(0,1)' FOR UPDATE",
+    "UPDATE loaded SET b = repeat('z', 2000) WHERE ctid < '(1,1)'",
+    "DELETE FROM loaded WHERE a % 3 = 0",
+    "VACUUM loaded",
+    "TRUNCATE loaded RESTART IDENTITY CASCADE",
+    // A chain of versions that is pruned again and again, with line pointers freed at the array's end.
+    "CREATE TABLE hot (k int PRIMARY KEY, n int, pad text); INSERT INTO hot VALUES (1, 0, repeat('x', 200))",
+    "DO $$ BEGIN FOR i IN 1..200 LOOP UPDATE hot SET n = i; COMMIT; END LOOP; END $$",
+    "CREATE TABLE parts (k int, v int) PARTITION BY LIST (k); CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1); \
+     CREATE TABLE part_2 PARTITION OF parts FOR VALUES IN (2); INSERT INTO parts VALUES (1, 1); UPDATE parts SET k = 2",
     // Locks of several transactions at once; the prepared ones hold theirs.
     "BEGIN; SELECT * FROM t WHERE id = 1 FOR KEY SHARE; PREPARE TRANSACTION 'sharing'",
     "SELECT * FROM t WHERE id = 1 FOR SHARE",

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result, ensure};
 use walstream::Lsn;
 use walstream::redo::{self, Effect, RedoContext, RedoRecord, consistency};
+use walstream::storage::page::Page;
+use walstream::storage::visibility_map::{self, MapPlace};
 use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
 use walstream::wal::WalDecoder;
 use walstream::wal::record::BlockRef;
@@ -64,8 +66,14 @@ impl RedoOracle {
             let record = RedoRecord::parse(&record).context("a record")?;
             self.redo(&record)?;
             let context = self.context;
-            let mut take = |effect| self.apply(&effect);
-            if let Err(error) = redo::effects(&context, &record, &mut take) {
+            let mut applied = Ok(());
+            let mut take = |effect| {
+                if applied.is_ok() {
+                    applied = self.apply(&effect);
+                }
+            };
+            let found = redo::effects(&context, &record, &mut take);
+            if let Err(error) = found.map_err(anyhow::Error::from).and(applied) {
                 self.outcome(&record).problem(error.to_string());
             }
             count += 1;
@@ -132,12 +140,9 @@ impl RedoOracle {
         let mut theirs = vec![0; page.len()];
         image.restore_into(&mut theirs)?;
         let mut ours = page.to_vec();
-        let (rmgr, dialect) = (record.header.rmgr, &self.context.dialect);
-        ensure!(
-            consistency::mask(rmgr, &mut theirs, block.block, dialect)?,
-            "no mask"
-        );
-        consistency::mask(rmgr, &mut ours, block.block, dialect)?;
+        for page in [&mut ours, &mut theirs] {
+            self.mask(record, block, page)?;
+        }
         if let Some(at) = consistency::first_difference(&ours, &theirs) {
             let bytes = |page: &[u8]| page.get(at..(at + 16).min(page.len())).map(<[u8]>::to_vec);
             anyhow::bail!(
@@ -150,10 +155,36 @@ impl RedoOracle {
         Ok(true)
     }
 
-    /// Does what a record does to pages that it does not reference.
-    fn apply(&mut self, effect: &Effect<'_>) {
-        // None yet.
-        let _ = effect;
+    fn mask(&self, record: &RedoRecord<'_>, block: &BlockRef<'_>, page: &mut [u8]) -> Result<()> {
+        // To the server all bits of the map are free space, so it would compare none.
+        if block.fork == ForkNumber::VisibilityMap {
+            let mut page = Page::new(page)?;
+            page.set_lsn(Lsn(0));
+            page.set_checksum(0);
+            return Ok(());
+        }
+        let (rmgr, dialect) = (record.header.rmgr, &self.context.dialect);
+        let is_masked = consistency::mask(rmgr, page, block.block, dialect)?;
+        ensure!(is_masked, "no mask");
+        Ok(())
+    }
+
+    /// Does what a record does to pages that it does not reference, if they are known.
+    fn apply(&mut self, effect: &Effect<'_>) -> Result<()> {
+        if let Effect::ClearVisibility {
+            locator,
+            heap_block,
+            flags,
+        } = *effect
+        {
+            let block_size = usize::try_from(self.context.dialect.block_size.bytes_u32())?;
+            let map_block = MapPlace::of(heap_block, block_size).block;
+            let name = (locator, ForkNumber::VisibilityMap, map_block);
+            if let Some(page) = self.pages.get_mut(&name) {
+                visibility_map::clear(&mut Page::new(page)?, heap_block, flags)?;
+            }
+        }
+        Ok(())
     }
 
     /// A line for each kind of record.

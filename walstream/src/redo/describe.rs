@@ -6,6 +6,7 @@ use super::{
     RedoFault, RedoRecord, clog, commit_ts, database, generic, logical_message, multixact, relmap,
     replication_origin, sequence, smgr, standby, tablespace, transaction, xlog,
 };
+use super::{RedoFault, RedoRecord, generic, heap, sequence};
 use crate::dialect::Dialect;
 use crate::pg_time::{TimeZone, Utc};
 use crate::types::RmgrId;
@@ -50,6 +51,8 @@ pub fn describe_in_zone(
         RmgrId::COMMIT_TS => commit_ts::describe(record, dialect, zone, out),
         RmgrId::REPLICATION_ORIGIN => replication_origin::describe(record, out),
         RmgrId::LOGICAL_MESSAGE => logical_message::describe(record, dialect, out),
+    match record.header.rmgr {
+        RmgrId::HEAP | RmgrId::HEAP2 => heap::describe(record, dialect.major, out),
         RmgrId::SEQUENCE => sequence::describe(record, out),
         RmgrId::GENERIC => generic::describe(record, out),
         _ => Ok(()),

@@ -21,12 +21,16 @@ use crate::storage::slru::{MultiXactMember, Slru, TransactionStatus};
 use crate::types::{
     BlockNumber, ForkNumber, Oid, RelFileLocator, RmgrId, TimelineId, TransactionId,
 };
+use super::heap::{self, RewriteMapping};
+use super::{RedoContext, RedoError, RedoRecord};
+use crate::types::{BlockNumber, RelFileLocator, RmgrId};
 
 /// Something that a record does to what it does not reference as a block. Borrows lists from the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect<'a> {
-    /// Clears bits of a heap block in its relation's visibility map, if the map has that page.
+    /// Clears bits of a heap block in its relation's visibility map ([`crate::storage::visibility_map`]), however new that page is,
+    /// as it has no LSN of this. A page that the map does not have is made, empty.
     ClearVisibility {
         /// The heap.
         locator: RelFileLocator,
@@ -35,6 +39,8 @@ pub enum Effect<'a> {
         /// Bits to clear (`VISIBILITYMAP_*`).
         flags: u8,
     },
+    /// Writes a piece of a file for logical decoding.
+    RewriteMapping(RewriteMapping<'a>),
     /// A message that a service wrote (`pg_logical_emit_message`): redo does nothing with it.
     Message(LogicalMessage<'a>),
     /// The next transaction number is beyond this one: with the epoch of the counter as it is, or one more when that would put it
@@ -290,6 +296,11 @@ pub fn effects<'a>(
         RmgrId::COMMIT_TS => commit_ts::effects(record, dialect, take),
         RmgrId::REPLICATION_ORIGIN => replication_origin::effects(record, take),
         RmgrId::LOGICAL_MESSAGE => logical_message::effects(record, take),
+        RmgrId::HEAP | RmgrId::HEAP2 => heap::effects(context, record, take),
+        RmgrId::LOGICAL_MESSAGE => {
+            take(Effect::Message(record.main_data()));
+            Ok(())
+        }
         _ => Ok(()),
     };
     found.map_err(|fault| RedoError::of_record(context, record, fault))

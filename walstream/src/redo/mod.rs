@@ -24,6 +24,7 @@ mod logical_message;
 mod multixact;
 mod relmap;
 mod replication_origin;
+mod heap;
 mod sequence;
 mod slru_page;
 mod smgr;
@@ -44,6 +45,7 @@ pub use logical_message::LogicalMessage;
 pub use statistics::{DroppedStatistics, DroppedStatisticsList};
 pub use stop::{StopPoint, stop_point};
 pub use transaction::{Completion, PreparedTransaction};
+pub use heap::RewriteMapping;
 
 use crate::dialect::Dialect;
 use crate::lsn::Lsn;
@@ -166,6 +168,31 @@ pub fn redo_block(
         .map_err(|fault| RedoError::of(context, record, block, fault))
 }
 
+/// What redo records of a block in its relation's free space map, after [`redo_block`] left the page so: free bytes, or nothing for
+/// most records. It goes to the block's slot of the lowest level ([`crate::storage::free_space_map`]); a map page that does not
+/// exist is made.
+///
+/// # Errors
+/// [`RedoError`] when the record's data is wrong.
+///
+/// # Source
+/// `XLogRecordPageWithFreeSpace` in `src/backend/storage/freespace/freespace.c`.
+pub fn free_space(
+    context: &RedoContext,
+    record: &RedoRecord<'_>,
+    block: &BlockRef<'_>,
+    action: RedoAction,
+    page: &[u8],
+) -> Result<Option<usize>, RedoError> {
+    match record.header.rmgr {
+        RmgrId::HEAP | RmgrId::HEAP2 => Page::new(page)
+            .map_err(RedoFault::from)
+            .and_then(|page| heap::free_space(context, record, block, action, &page))
+            .map_err(|fault| RedoError::of(context, record, block, fault)),
+        _ => Ok(None),
+    }
+}
+
 fn apply(
     context: &RedoContext,
     record: &RedoRecord<'_>,
@@ -190,6 +217,7 @@ fn apply(
     }
     let lsn = match record.header.rmgr {
         RmgrId::XLOG => xlog::redo_block(record, block)?,
+        RmgrId::HEAP | RmgrId::HEAP2 => heap::redo_block(context, record, block, &mut page)?,
         RmgrId::SEQUENCE => sequence::redo_block(record, block, &mut page)?,
         RmgrId::GENERIC => generic::redo_block(block, &mut page)?,
         RmgrId(found) => return Err(RedoFault::Rmgr { found }),

@@ -22,8 +22,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Page<B> {
     /// # Source
     /// `PageAddItem` in `src/include/storage/bufpage.h`.
     pub fn insert_item(&mut self, item: &[u8], number: OffsetNumber) -> Result<(), PageFault> {
-        self.place_item(item, Place::Insert(number), false)
-            .map(|_| ())
+        self.place_item(item, Place::Insert(number)).map(|_| ())
     }
 
     /// Stores an item at this number, whose line pointer is free or the next new one.
@@ -31,17 +30,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Page<B> {
     /// # Errors
     /// As [`insert_item`](Self::insert_item), and [`PageFault::ItemInUse`].
     pub fn overwrite_item(&mut self, item: &[u8], number: OffsetNumber) -> Result<(), PageFault> {
-        self.place_item(item, Place::Overwrite(number), false)
-            .map(|_| ())
+        self.place_item(item, Place::Overwrite(number)).map(|_| ())
     }
 
-    /// As [`overwrite_item`](Self::overwrite_item), in a page of a heap, which has a limit of line pointers.
+    /// Makes room for an item of so many bytes in a page of a heap, which has a limit of line pointers; as
+    /// [`overwrite_item`](Self::overwrite_item) else. Gives its offset in the page, where the caller writes it: until then it is what
+    /// was there.
     ///
     /// # Errors
     /// As there.
-    pub fn put_heap_item(&mut self, item: &[u8], number: OffsetNumber) -> Result<(), PageFault> {
-        self.place_item(item, Place::Overwrite(number), true)
-            .map(|_| ())
+    pub fn reserve_heap_item(
+        &mut self,
+        len: usize,
+        number: OffsetNumber,
+    ) -> Result<usize, PageFault> {
+        self.reserve(len, Place::Overwrite(number), true)
+            .map(|(_, offset)| offset)
     }
 
     /// Stores an item where there is room; gives its number.
@@ -49,17 +53,25 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Page<B> {
     /// # Errors
     /// [`PageFault::Full`], [`PageFault::Bounds`].
     pub fn append_item(&mut self, item: &[u8]) -> Result<OffsetNumber, PageFault> {
-        self.place_item(item, Place::Free, false)
+        self.place_item(item, Place::Free)
     }
 
+    fn place_item(&mut self, item: &[u8], place: Place) -> Result<OffsetNumber, PageFault> {
+        let (number, offset) = self.reserve(item.len(), place, false)?;
+        self.put(offset, item)?;
+        Ok(number)
+    }
+
+    /// Makes room for an item and a line pointer that leads there; gives its number and offset.
+    ///
     /// # Source
     /// `PageAddItemExtended` in `src/backend/storage/page/bufpage.c`.
-    fn place_item(
+    fn reserve(
         &mut self,
-        item: &[u8],
+        len: usize,
         place: Place,
         is_heap: bool,
-    ) -> Result<OffsetNumber, PageFault> {
+    ) -> Result<(OffsetNumber, usize), PageFault> {
         let bounds = self.bounds()?;
         let next = self.max_offset_number() + 1;
         let (number, shifts) = match place {
@@ -85,12 +97,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Page<B> {
         let is_new = number == next || shifts;
         let lower = bounds.lower + if is_new { ItemId::LEN } else { 0 };
         let full = PageFault::Full {
-            len: item.len(),
+            len,
             free: bounds.upper - bounds.lower,
         };
         let upper = bounds
             .upper
-            .checked_sub(max_align(item.len()))
+            .checked_sub(max_align(len))
             .filter(|upper| lower <= *upper)
             .ok_or(full)?;
         let place = item_id_place(number);
@@ -98,12 +110,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Page<B> {
             self.bytes_mut()
                 .copy_within(place..bounds.lower, place + ItemId::LEN);
         }
-        let id = ItemId::normal(upper, item.len());
+        let id = ItemId::normal(upper, len);
         self.put(place, &id.0.to_le_bytes())?;
-        self.put(upper, item)?;
         self.set_lower(lower);
         self.set_upper(upper);
-        Ok(number)
+        Ok((number, upper))
     }
 
     /// The first free line pointer, where the page says that there may be one, or else `next`.

@@ -29,7 +29,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Page<B> {
     /// [`PageFault`] when bounds or line pointers are wrong; then the page is as it was.
     ///
     /// # Source
-    /// `PageRepairFragmentation` in `src/backend/storage/page/bufpage.c`. Before 14 the array kept its length
+    /// `PageRepairFragmentation` in `src/backend/storage/page/bufpage.c`. Before 15 the array kept its length
     /// (`truncates_array`).
     pub fn repair_fragmentation(
         &mut self,

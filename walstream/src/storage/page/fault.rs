@@ -43,6 +43,12 @@ pub enum PageFault {
         /// Its number.
         offset_number: OffsetNumber,
     },
+    /// The line pointer leads to no tuple in use.
+    #[error("item {offset_number} is not in use")]
+    NotNormal {
+        /// Its number.
+        offset_number: OffsetNumber,
+    },
     /// The line pointer is in use.
     #[error("item {offset_number} is in use")]
     ItemInUse {
