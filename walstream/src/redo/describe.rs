@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{RedoFault, RedoRecord, generic, sequence};
+use super::{RedoFault, RedoRecord, btree, generic, sequence};
 use crate::dialect::Dialect;
 use crate::types::RmgrId;
 
@@ -19,8 +19,8 @@ pub fn describe(
     dialect: &Dialect,
     out: &mut dyn fmt::Write,
 ) -> Result<(), RedoFault> {
-    let _ = dialect;
     match record.header.rmgr {
+        RmgrId::BTREE => btree::describe(record, dialect, out),
         RmgrId::SEQUENCE => sequence::describe(record, out),
         RmgrId::GENERIC => generic::describe(record, out),
         _ => Ok(()),

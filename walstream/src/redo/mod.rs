@@ -10,11 +10,13 @@
 //!
 //! Hostile input: a record that passed its checksum may still hold anything, and so may a page. Both give a [`RedoFault`].
 
+mod btree;
 pub mod consistency;
 pub mod describe;
 pub mod effect;
 mod fault;
 mod generic;
+mod index_page;
 mod sequence;
 
 pub use effect::{Effect, effects};
@@ -158,6 +160,7 @@ fn apply(
         return Ok(RedoAction::Done);
     }
     let lsn = match record.header.rmgr {
+        RmgrId::BTREE => btree::redo_block(record, block, &mut page, &context.dialect)?,
         RmgrId::SEQUENCE => sequence::redo_block(record, block, &mut page)?,
         RmgrId::GENERIC => generic::redo_block(block, &mut page)?,
         RmgrId(found) => return Err(RedoFault::Rmgr { found }),
