@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{RedoFault, RedoRecord, btree, generic, sequence};
+use super::{RedoFault, RedoRecord, btree, generic, hash, sequence};
 use crate::dialect::Dialect;
 use crate::types::RmgrId;
 
@@ -21,6 +21,7 @@ pub fn describe(
 ) -> Result<(), RedoFault> {
     match record.header.rmgr {
         RmgrId::BTREE => btree::describe(record, dialect, out),
+        RmgrId::HASH => hash::describe(record, dialect, out),
         RmgrId::SEQUENCE => sequence::describe(record, out),
         RmgrId::GENERIC => generic::describe(record, out),
         _ => Ok(()),

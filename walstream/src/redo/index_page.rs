@@ -32,22 +32,22 @@ pub(super) fn tid_bytes(block: BlockNumber, item: OffsetNumber) -> [u8; TID_LEN]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TupleHeader {
     /// `t_tid`: block.
-    pub block: BlockNumber,
+    pub(super) block: BlockNumber,
     /// `t_tid`: item.
-    pub item: u16,
+    pub(super) item: u16,
     /// `t_info`.
-    pub info: u16,
+    pub(super) info: u16,
 }
 
 impl TupleHeader {
     /// Bytes.
-    pub const LEN: usize = 8;
+    pub(super) const LEN: usize = 8;
     /// `INDEX_SIZE_MASK`.
-    pub const SIZE_MASK: u16 = 0x1FFF;
+    pub(super) const SIZE_MASK: u16 = 0x1FFF;
     /// The bit of `t_info` that belongs to the access method (`INDEX_AM_RESERVED_BIT`).
-    pub const RESERVED: u16 = 0x2000;
+    pub(super) const RESERVED: u16 = 0x2000;
 
-    pub fn parse(tuple: &[u8]) -> Result<Self, OutOfBytes> {
+    pub(super) fn parse(tuple: &[u8]) -> Result<Self, OutOfBytes> {
         let mut reader = Reader::new(tuple);
         let (high, low) = (reader.u16_le()?, reader.u16_le()?);
         Ok(Self {
@@ -57,14 +57,14 @@ impl TupleHeader {
         })
     }
 
-    pub fn encode(&self) -> [u8; Self::LEN] {
+    pub(super) fn encode(&self) -> [u8; Self::LEN] {
         let [t0, t1, t2, t3, t4, t5] = tid_bytes(self.block, self.item);
         let [i0, i1] = self.info.to_le_bytes();
         [t0, t1, t2, t3, t4, t5, i0, i1]
     }
 
     /// Bytes of the whole tuple.
-    pub fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         usize::from(self.info & Self::SIZE_MASK)
     }
 }

@@ -11,11 +11,13 @@
 //! Hostile input: a record that passed its checksum may still hold anything, and so may a page. Both give a [`RedoFault`].
 
 mod btree;
+mod c_float;
 pub mod consistency;
 pub mod describe;
 pub mod effect;
 mod fault;
 mod generic;
+mod hash;
 mod index_page;
 mod sequence;
 
@@ -161,6 +163,7 @@ fn apply(
     }
     let lsn = match record.header.rmgr {
         RmgrId::BTREE => btree::redo_block(record, block, &mut page, &context.dialect)?,
+        RmgrId::HASH => hash::redo_block(record, block, &mut page, &context.dialect)?,
         RmgrId::SEQUENCE => sequence::redo_block(record, block, &mut page)?,
         RmgrId::GENERIC => generic::redo_block(block, &mut page)?,
         RmgrId(found) => return Err(RedoFault::Rmgr { found }),

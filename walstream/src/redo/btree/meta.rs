@@ -23,15 +23,15 @@ pub(super) struct MetaData {
     fast_root: BlockNumber,
     fast_level: u32,
     /// Since 14 the pages that the last vacuum deleted and could not free; before, the oldest transaction of a deleted page.
-    pub cleanup: u32,
+    pub(super) cleanup: u32,
     /// Rows of the table at the last vacuum; since 14 not used.
-    pub cleanup_tuples: f64,
+    pub(super) cleanup_tuples: f64,
     /// Whether equal keys have equal bytes, since 13 (`allequalimage`).
     all_equal_image: Option<u8>,
 }
 
 impl MetaData {
-    pub fn parse(data: &[u8], dialect: &Dialect) -> Result<Self, OutOfBytes> {
+    pub(super) fn parse(data: &[u8], dialect: &Dialect) -> Result<Self, OutOfBytes> {
         let mut data = Reader::new(data);
         let mut meta = Self {
             version: data.u32_le()?,

@@ -33,22 +33,24 @@ pub(super) const HAS_FULL_XID: u16 = 1 << 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Opaque {
     /// `btpo_prev`: the left sibling.
-    pub prev: BlockNumber,
+    pub(super) prev: BlockNumber,
     /// `btpo_next`: the right sibling.
-    pub next: BlockNumber,
+    pub(super) next: BlockNumber,
     /// `btpo_level`: 0 for leaves. Before 14 a deleted page has here the transaction of its deletion.
-    pub level: u32,
+    pub(super) level: u32,
     /// `btpo_flags`.
-    pub flags: u16,
+    pub(super) flags: u16,
     /// `btpo_cycleid`: the vacuum that ran when the page was split.
-    pub cycle_id: u16,
+    pub(super) cycle_id: u16,
 }
 
 impl Opaque {
     const LEN: usize = 16;
 
     /// Reads it.
-    pub fn of(page: &crate::storage::page::Page<impl AsRef<[u8]>>) -> Result<Self, PageFault> {
+    pub(super) fn of(
+        page: &crate::storage::page::Page<impl AsRef<[u8]>>,
+    ) -> Result<Self, PageFault> {
         let start = page.special();
         if start < HEADER_LEN {
             return Err(PageFault::Unexpected {
@@ -83,7 +85,7 @@ impl Opaque {
     }
 
     /// Writes it.
-    pub fn store(&self, page: &mut RedoPage<'_>) -> Result<(), PageFault> {
+    pub(super) fn store(&self, page: &mut RedoPage<'_>) -> Result<(), PageFault> {
         let start = page.special();
         page.put(start, &self.prev.to_le_bytes())?;
         page.put(start + 4, &self.next.to_le_bytes())?;
@@ -93,13 +95,13 @@ impl Opaque {
     }
 
     /// Makes the page an empty one with this special space.
-    pub fn init(&self, page: &mut RedoPage<'_>) -> Result<(), PageFault> {
+    pub(super) fn init(&self, page: &mut RedoPage<'_>) -> Result<(), PageFault> {
         page.init(Self::LEN);
         self.store(page)
     }
 
     /// Changes it in its page.
-    pub fn change(
+    pub(super) fn change(
         page: &mut RedoPage<'_>,
         change: impl FnOnce(&mut Self),
     ) -> Result<(), PageFault> {
@@ -108,17 +110,17 @@ impl Opaque {
         opaque.store(page)
     }
 
-    pub const fn has(&self, flag: u16) -> bool {
+    pub(super) const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
     /// Whether it has no right sibling, and so no high key.
-    pub const fn is_rightmost(&self) -> bool {
+    pub(super) const fn is_rightmost(&self) -> bool {
         self.next == NO_BLOCK
     }
 
     /// The first item that is no high key (`P_FIRSTDATAKEY`).
-    pub const fn first_data_key(&self) -> OffsetNumber {
+    pub(super) const fn first_data_key(&self) -> OffsetNumber {
         if self.is_rightmost() { 1 } else { 2 }
     }
 }

@@ -19,16 +19,16 @@ const DAMAGED: PageFault = PageFault::Unexpected {
 /// Where a tuple's key ends and its rows are. A tuple with one row has it in its header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Posting<'a> {
-    pub header: TupleHeader,
+    pub(super) header: TupleHeader,
     /// Header and key.
-    pub key: &'a [u8],
+    pub(super) key: &'a [u8],
     /// The rows.
-    pub rows: &'a [u8],
+    pub(super) rows: &'a [u8],
 }
 
 impl<'a> Posting<'a> {
     /// A leaf tuple, with or without a list.
-    pub fn parse(tuple: &'a [u8]) -> Result<Self, RedoFault> {
+    pub(super) fn parse(tuple: &'a [u8]) -> Result<Self, RedoFault> {
         let header = TupleHeader::parse(tuple)?;
         let tuple = tuple.get(..header.size()).ok_or(DAMAGED)?;
         if !is_posting(&header) {
@@ -48,12 +48,12 @@ impl<'a> Posting<'a> {
     }
 
     /// Rows.
-    pub const fn count(&self) -> usize {
+    pub(super) const fn count(&self) -> usize {
         self.rows.len() / TID_LEN
     }
 
     /// Whether it has a list.
-    pub fn has_list(&self) -> bool {
+    pub(super) fn has_list(&self) -> bool {
         is_posting(&self.header)
     }
 }

@@ -14,17 +14,17 @@ use crate::wal::record::BlockRef;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Split {
     /// The level of both pages; 0 for leaves.
-    pub level: u32,
+    pub(super) level: u32,
     /// The first item of the old page that goes to the right one.
-    pub first_right: OffsetNumber,
+    pub(super) first_right: OffsetNumber,
     /// Where the new tuple goes, counted in the old page.
-    pub new_item: OffsetNumber,
+    pub(super) new_item: OffsetNumber,
     /// Where the new tuple's row goes in the posting list before it; 0 for nowhere. Since 13.
-    pub posting_at: u16,
+    pub(super) posting_at: u16,
 }
 
 impl Split {
-    pub fn parse(data: &[u8], dialect: &Dialect) -> Result<Self, OutOfBytes> {
+    pub(super) fn parse(data: &[u8], dialect: &Dialect) -> Result<Self, OutOfBytes> {
         let mut data = Reader::new(data);
         Ok(Self {
             level: data.u32_le()?,

@@ -16,15 +16,15 @@ use crate::wal::record::BlockRef;
 pub(super) struct HalfDead {
     /// The page's item in its parent.
     item: OffsetNumber,
-    pub leaf: BlockNumber,
-    pub left: BlockNumber,
-    pub right: BlockNumber,
+    pub(super) leaf: BlockNumber,
+    pub(super) left: BlockNumber,
+    pub(super) right: BlockNumber,
     /// The highest page that goes with it.
-    pub top_parent: BlockNumber,
+    pub(super) top_parent: BlockNumber,
 }
 
 impl HalfDead {
-    pub fn parse(data: &[u8]) -> Result<Self, OutOfBytes> {
+    pub(super) fn parse(data: &[u8]) -> Result<Self, OutOfBytes> {
         let mut data = Reader::new(data);
         let item = data.u16_le()?;
         data.take(2)?;
@@ -103,20 +103,20 @@ fn make_half_dead(
 /// `xl_btree_unlink_page` in `src/include/access/nbtxlog.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unlink {
-    pub left: BlockNumber,
-    pub right: BlockNumber,
+    pub(super) left: BlockNumber,
+    pub(super) right: BlockNumber,
     /// The page's level, since 14.
-    pub level: u32,
+    pub(super) level: u32,
     /// Transaction of the deletion; with its epoch in the high half since 14.
-    pub xid: u64,
-    pub leaf_left: BlockNumber,
-    pub leaf_right: BlockNumber,
+    pub(super) xid: u64,
+    pub(super) leaf_left: BlockNumber,
+    pub(super) leaf_right: BlockNumber,
     /// The next page that goes with the leaf.
-    pub top_parent: BlockNumber,
+    pub(super) top_parent: BlockNumber,
 }
 
 impl Unlink {
-    pub fn parse(data: &[u8], dialect: &Dialect) -> Result<Self, OutOfBytes> {
+    pub(super) fn parse(data: &[u8], dialect: &Dialect) -> Result<Self, OutOfBytes> {
         let mut data = Reader::new(data);
         let (left, right) = (data.u32_le()?, data.u32_le()?);
         let (mut level, mut xid) = (0, 0);

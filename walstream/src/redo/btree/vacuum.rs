@@ -17,21 +17,21 @@ use crate::types::{BlockNumber, TransactionId};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Deletion<'a> {
     /// Where an older vacuum was before; 12 only.
-    pub last_vacuumed: BlockNumber,
+    pub(super) last_vacuumed: BlockNumber,
     /// The newest transaction that may still see what goes; not in those of vacuum.
-    pub horizon: TransactionId,
+    pub(super) horizon: TransactionId,
     /// Tuples to delete.
-    pub deleted: u32,
+    pub(super) deleted: u32,
     /// Tuples that lose rows. Vacuum since 13, all since 14.
-    pub updated: u16,
+    pub(super) updated: u16,
     /// Whether the index is one of a catalog, since 16; not in those of vacuum.
-    pub is_catalog: bool,
+    pub(super) is_catalog: bool,
     /// Numbers of tuples where the main data has them.
     list: &'a [u8],
 }
 
 impl<'a> Deletion<'a> {
-    pub fn parse(record: &RedoRecord<'a>, dialect: &Dialect) -> Result<Self, RedoFault> {
+    pub(super) fn parse(record: &RedoRecord<'a>, dialect: &Dialect) -> Result<Self, RedoFault> {
         let mut data = Reader::new(record.main_data());
         let mut deletion = Self::default();
         let is_vacuum = record.operation() == VACUUM;
@@ -56,7 +56,7 @@ impl<'a> Deletion<'a> {
     }
 
     /// Finds the lists in a block's data.
-    pub fn lists(
+    pub(super) fn lists(
         &self,
         record: &RedoRecord<'_>,
         data: &'a [u8],
@@ -86,7 +86,7 @@ impl<'a> Deletion<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lists<'a> {
     /// Numbers of those to delete, 2 bytes each.
-    pub deleted: &'a [u8],
+    pub(super) deleted: &'a [u8],
     /// Numbers of those that lose rows, 2 bytes each.
     updated: &'a [u8],
     /// For each of these, the number of rows and which, 2 bytes each.
@@ -98,7 +98,7 @@ pub(super) struct Lists<'a> {
 
 impl<'a> Lists<'a> {
     /// Goes over the tuples that lose rows: the number of each, and which of its rows, 2 bytes each.
-    pub fn for_each_update(
+    pub(super) fn for_each_update(
         &self,
         mut take: impl FnMut(OffsetNumber, &'a [u8]) -> Result<(), RedoFault>,
     ) -> Result<(), RedoFault> {
