@@ -1,7 +1,7 @@
 //! Checks of redo: with `wal_consistency_checking` a record carries the page as the primary had it after the change. What may
 //! differ harmlessly (hints, unused space) is masked on both sides before they are compared.
 
-use super::{RedoFault, btree, generic, hash, sequence};
+use super::{RedoFault, btree, generic, hash, sequence, spgist};
 use crate::dialect::Dialect;
 use crate::storage::page::{HEADER_LEN, Page, PageFault};
 use crate::types::{BlockNumber, RmgrId};
@@ -28,6 +28,7 @@ pub fn mask(
     match rmgr {
         RmgrId::BTREE => btree::mask(&mut page, dialect)?,
         RmgrId::HASH => hash::mask(&mut page)?,
+        RmgrId::SPGIST => spgist::mask(&mut page)?,
         RmgrId::SEQUENCE => sequence::mask(&mut page)?,
         RmgrId::GENERIC => generic::mask(&mut page)?,
         _ => return Ok(false),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{RedoFault, RedoRecord, btree, generic, hash, sequence};
+use super::{RedoFault, RedoRecord, btree, generic, hash, sequence, spgist};
 use crate::dialect::Dialect;
 use crate::types::RmgrId;
 
@@ -22,6 +22,7 @@ pub fn describe(
     match record.header.rmgr {
         RmgrId::BTREE => btree::describe(record, dialect, out),
         RmgrId::HASH => hash::describe(record, dialect, out),
+        RmgrId::SPGIST => spgist::describe(record, dialect, out),
         RmgrId::SEQUENCE => sequence::describe(record, out),
         RmgrId::GENERIC => generic::describe(record, out),
         _ => Ok(()),

@@ -20,6 +20,7 @@ mod generic;
 mod hash;
 mod index_page;
 mod sequence;
+mod spgist;
 
 pub use effect::{Effect, effects};
 pub use fault::{RedoError, RedoFault};
@@ -164,6 +165,7 @@ fn apply(
     let lsn = match record.header.rmgr {
         RmgrId::BTREE => btree::redo_block(record, block, &mut page, &context.dialect)?,
         RmgrId::HASH => hash::redo_block(record, block, &mut page, &context.dialect)?,
+        RmgrId::SPGIST => spgist::redo_block(record, block, &mut page, &context.dialect)?,
         RmgrId::SEQUENCE => sequence::redo_block(record, block, &mut page)?,
         RmgrId::GENERIC => generic::redo_block(block, &mut page)?,
         RmgrId(found) => return Err(RedoFault::Rmgr { found }),
