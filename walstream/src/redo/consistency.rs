@@ -2,6 +2,7 @@
 //! differ harmlessly (hints, unused space) is masked on both sides before they are compared.
 
 use super::{RedoFault, generic, heap, sequence};
+use super::{RedoFault, btree, generic, hash, sequence, spgist};
 use crate::dialect::Dialect;
 use crate::storage::page::{HEADER_LEN, Page, PageFault};
 use crate::types::{BlockNumber, RmgrId};
@@ -27,6 +28,11 @@ pub fn mask(
     let _ = dialect;
     match rmgr {
         RmgrId::HEAP | RmgrId::HEAP2 => heap::mask(&mut page, block)?,
+    let _ = block;
+    match rmgr {
+        RmgrId::BTREE => btree::mask(&mut page, dialect)?,
+        RmgrId::HASH => hash::mask(&mut page)?,
+        RmgrId::SPGIST => spgist::mask(&mut page)?,
         RmgrId::SEQUENCE => sequence::mask(&mut page)?,
         RmgrId::GENERIC => generic::mask(&mut page)?,
         _ => return Ok(false),

@@ -7,6 +7,7 @@ use super::{
     replication_origin, sequence, smgr, standby, tablespace, transaction, xlog,
 };
 use super::{RedoFault, RedoRecord, generic, heap, sequence};
+use super::{RedoFault, RedoRecord, btree, generic, hash, sequence, spgist};
 use crate::dialect::Dialect;
 use crate::pg_time::{TimeZone, Utc};
 use crate::types::RmgrId;
@@ -53,6 +54,10 @@ pub fn describe_in_zone(
         RmgrId::LOGICAL_MESSAGE => logical_message::describe(record, dialect, out),
     match record.header.rmgr {
         RmgrId::HEAP | RmgrId::HEAP2 => heap::describe(record, dialect.major, out),
+    match record.header.rmgr {
+        RmgrId::BTREE => btree::describe(record, dialect, out),
+        RmgrId::HASH => hash::describe(record, dialect, out),
+        RmgrId::SPGIST => spgist::describe(record, dialect, out),
         RmgrId::SEQUENCE => sequence::describe(record, out),
         RmgrId::GENERIC => generic::describe(record, out),
         _ => Ok(()),

@@ -12,6 +12,8 @@
 
 mod clog;
 mod commit_ts;
+mod btree;
+mod c_float;
 pub mod consistency;
 mod database;
 pub mod describe;
@@ -35,6 +37,10 @@ mod tablespace;
 mod text;
 mod transaction;
 mod xlog;
+mod hash;
+mod index_page;
+mod sequence;
+mod spgist;
 
 pub use crate::storage::relation_path::DatabaseDirectory;
 pub use effect::{Effect, effects};
@@ -218,6 +224,9 @@ fn apply(
     let lsn = match record.header.rmgr {
         RmgrId::XLOG => xlog::redo_block(record, block)?,
         RmgrId::HEAP | RmgrId::HEAP2 => heap::redo_block(context, record, block, &mut page)?,
+        RmgrId::BTREE => btree::redo_block(record, block, &mut page, &context.dialect)?,
+        RmgrId::HASH => hash::redo_block(record, block, &mut page, &context.dialect)?,
+        RmgrId::SPGIST => spgist::redo_block(record, block, &mut page, &context.dialect)?,
         RmgrId::SEQUENCE => sequence::redo_block(record, block, &mut page)?,
         RmgrId::GENERIC => generic::redo_block(block, &mut page)?,
         RmgrId(found) => return Err(RedoFault::Rmgr { found }),
