@@ -1,7 +1,7 @@
 //! Checks of redo: with `wal_consistency_checking` a record carries the page as the primary had it after the change. What may
 //! differ harmlessly (hints, unused space) is masked on both sides before they are compared.
 
-use super::{RedoFault, generic, sequence};
+use super::{RedoFault, brin, generic, gin, gist, sequence};
 use crate::dialect::Dialect;
 use crate::storage::page::{HEADER_LEN, Page, PageFault};
 use crate::types::{BlockNumber, RmgrId};
@@ -26,6 +26,9 @@ pub fn mask(
     let mut page = Page::new(page)?;
     let _ = (block, dialect);
     match rmgr {
+        RmgrId::GIN => gin::mask(&mut page)?,
+        RmgrId::GIST => gist::mask(&mut page)?,
+        RmgrId::BRIN => brin::mask(&mut page)?,
         RmgrId::SEQUENCE => sequence::mask(&mut page)?,
         RmgrId::GENERIC => generic::mask(&mut page)?,
         _ => return Ok(false),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{RedoFault, RedoRecord, generic, sequence};
+use super::{RedoFault, RedoRecord, brin, generic, gin, gist, sequence};
 use crate::dialect::Dialect;
 use crate::types::RmgrId;
 
@@ -19,8 +19,10 @@ pub fn describe(
     dialect: &Dialect,
     out: &mut dyn fmt::Write,
 ) -> Result<(), RedoFault> {
-    let _ = dialect;
     match record.header.rmgr {
+        RmgrId::GIN => gin::describe(record, out),
+        RmgrId::GIST => gist::describe(record, dialect, out),
+        RmgrId::BRIN => brin::describe(record, out),
         RmgrId::SEQUENCE => sequence::describe(record, out),
         RmgrId::GENERIC => generic::describe(record, out),
         _ => Ok(()),

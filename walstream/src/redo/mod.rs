@@ -10,11 +10,15 @@
 //!
 //! Hostile input: a record that passed its checksum may still hold anything, and so may a page. Both give a [`RedoFault`].
 
+mod brin;
 pub mod consistency;
 pub mod describe;
 pub mod effect;
 mod fault;
 mod generic;
+mod gin;
+mod gist;
+mod index_tuple;
 mod sequence;
 
 pub use effect::{Effect, effects};
@@ -147,6 +151,9 @@ fn apply(
         // A page that was logged as it is before its first use stays all zeros.
         if !page.is_new() {
             page.set_lsn(record.end_lsn);
+            if record.header.rmgr == RmgrId::GIST {
+                gist::redo_restored(record, block, &mut page)?;
+            }
         }
         return Ok(RedoAction::Restored);
     }
@@ -158,7 +165,10 @@ fn apply(
         return Ok(RedoAction::Done);
     }
     let lsn = match record.header.rmgr {
+        RmgrId::GIN => gin::redo_block(record, block, &mut page)?,
+        RmgrId::GIST => gist::redo_block(&context.dialect, record, block, &mut page)?,
         RmgrId::SEQUENCE => sequence::redo_block(record, block, &mut page)?,
+        RmgrId::BRIN => brin::redo_block(record, block, &mut page)?,
         RmgrId::GENERIC => generic::redo_block(block, &mut page)?,
         RmgrId(found) => return Err(RedoFault::Rmgr { found }),
     };
