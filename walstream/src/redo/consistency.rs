@@ -3,6 +3,7 @@
 
 use super::{RedoFault, generic, heap, sequence};
 use super::{RedoFault, btree, generic, hash, sequence, spgist};
+use super::{RedoFault, brin, generic, gin, gist, sequence};
 use crate::dialect::Dialect;
 use crate::storage::page::{HEADER_LEN, Page, PageFault};
 use crate::types::{BlockNumber, RmgrId};
@@ -33,6 +34,9 @@ pub fn mask(
         RmgrId::BTREE => btree::mask(&mut page, dialect)?,
         RmgrId::HASH => hash::mask(&mut page)?,
         RmgrId::SPGIST => spgist::mask(&mut page)?,
+        RmgrId::GIN => gin::mask(&mut page)?,
+        RmgrId::GIST => gist::mask(&mut page)?,
+        RmgrId::BRIN => brin::mask(&mut page)?,
         RmgrId::SEQUENCE => sequence::mask(&mut page)?,
         RmgrId::GENERIC => generic::mask(&mut page)?,
         _ => return Ok(false),

@@ -8,6 +8,7 @@ use super::{
 };
 use super::{RedoFault, RedoRecord, generic, heap, sequence};
 use super::{RedoFault, RedoRecord, btree, generic, hash, sequence, spgist};
+use super::{RedoFault, RedoRecord, brin, generic, gin, gist, sequence};
 use crate::dialect::Dialect;
 use crate::pg_time::{TimeZone, Utc};
 use crate::types::RmgrId;
@@ -58,6 +59,10 @@ pub fn describe_in_zone(
         RmgrId::BTREE => btree::describe(record, dialect, out),
         RmgrId::HASH => hash::describe(record, dialect, out),
         RmgrId::SPGIST => spgist::describe(record, dialect, out),
+    match record.header.rmgr {
+        RmgrId::GIN => gin::describe(record, out),
+        RmgrId::GIST => gist::describe(record, dialect, out),
+        RmgrId::BRIN => brin::describe(record, out),
         RmgrId::SEQUENCE => sequence::describe(record, out),
         RmgrId::GENERIC => generic::describe(record, out),
         _ => Ok(()),

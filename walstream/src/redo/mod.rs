@@ -14,6 +14,7 @@ mod clog;
 mod commit_ts;
 mod btree;
 mod c_float;
+mod brin;
 pub mod consistency;
 mod database;
 pub mod describe;
@@ -27,6 +28,9 @@ mod multixact;
 mod relmap;
 mod replication_origin;
 mod heap;
+mod gin;
+mod gist;
+mod index_tuple;
 mod sequence;
 mod slru_page;
 mod smgr;
@@ -211,6 +215,9 @@ fn apply(
         // A page that was logged as it is before its first use stays all zeros.
         if !page.is_new() {
             page.set_lsn(record.end_lsn);
+            if record.header.rmgr == RmgrId::GIST {
+                gist::redo_restored(record, block, &mut page)?;
+            }
         }
         return Ok(RedoAction::Restored);
     }
@@ -227,7 +234,10 @@ fn apply(
         RmgrId::BTREE => btree::redo_block(record, block, &mut page, &context.dialect)?,
         RmgrId::HASH => hash::redo_block(record, block, &mut page, &context.dialect)?,
         RmgrId::SPGIST => spgist::redo_block(record, block, &mut page, &context.dialect)?,
+        RmgrId::GIN => gin::redo_block(record, block, &mut page)?,
+        RmgrId::GIST => gist::redo_block(&context.dialect, record, block, &mut page)?,
         RmgrId::SEQUENCE => sequence::redo_block(record, block, &mut page)?,
+        RmgrId::BRIN => brin::redo_block(record, block, &mut page)?,
         RmgrId::GENERIC => generic::redo_block(block, &mut page)?,
         RmgrId(found) => return Err(RedoFault::Rmgr { found }),
     };
