@@ -2,6 +2,7 @@
 //!
 //! One seam for relation files, SLRUs and `pg_control`, so that a test can lose what was not synced, tear pages, and refuse calls.
 
+use std::fmt::Debug;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use crate::wal_sink::faulty_storage::FaultyStorage;
 use crate::wal_sink::{DiskStorage, Storage};
 
 /// Operations on directories, links and sizes. Errors are the system's.
-pub trait DataStorage: Storage + Clone {
+pub trait DataStorage: Storage<File: Debug> + Clone + Debug {
     /// Cuts a file, or lets it grow by zeros, to `size` bytes.
     ///
     /// # Errors

@@ -1,9 +1,7 @@
 //! Checks of redo: with `wal_consistency_checking` a record carries the page as the primary had it after the change. What may
 //! differ harmlessly (hints, unused space) is masked on both sides before they are compared.
 
-use super::{RedoFault, generic, heap, sequence};
-use super::{RedoFault, btree, generic, hash, sequence, spgist};
-use super::{RedoFault, brin, generic, gin, gist, sequence};
+use super::{RedoFault, brin, btree, generic, gin, gist, hash, heap, sequence, spgist};
 use crate::dialect::Dialect;
 use crate::storage::page::{HEADER_LEN, Page, PageFault};
 use crate::types::{BlockNumber, RmgrId};
@@ -26,11 +24,8 @@ pub fn mask(
     dialect: &Dialect,
 ) -> Result<bool, RedoFault> {
     let mut page = Page::new(page)?;
-    let _ = dialect;
     match rmgr {
         RmgrId::HEAP | RmgrId::HEAP2 => heap::mask(&mut page, block)?,
-    let _ = block;
-    match rmgr {
         RmgrId::BTREE => btree::mask(&mut page, dialect)?,
         RmgrId::HASH => hash::mask(&mut page)?,
         RmgrId::SPGIST => spgist::mask(&mut page)?,

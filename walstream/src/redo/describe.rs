@@ -3,12 +3,10 @@
 use std::fmt;
 
 use super::{
-    RedoFault, RedoRecord, clog, commit_ts, database, generic, logical_message, multixact, relmap,
-    replication_origin, sequence, smgr, standby, tablespace, transaction, xlog,
+    RedoFault, RedoRecord, brin, btree, clog, commit_ts, database, generic, gin, gist, hash, heap,
+    logical_message, multixact, relmap, replication_origin, sequence, smgr, spgist, standby,
+    tablespace, transaction, xlog,
 };
-use super::{RedoFault, RedoRecord, generic, heap, sequence};
-use super::{RedoFault, RedoRecord, btree, generic, hash, sequence, spgist};
-use super::{RedoFault, RedoRecord, brin, generic, gin, gist, sequence};
 use crate::dialect::Dialect;
 use crate::pg_time::{TimeZone, Utc};
 use crate::types::RmgrId;
@@ -53,13 +51,10 @@ pub fn describe_in_zone(
         RmgrId::COMMIT_TS => commit_ts::describe(record, dialect, zone, out),
         RmgrId::REPLICATION_ORIGIN => replication_origin::describe(record, out),
         RmgrId::LOGICAL_MESSAGE => logical_message::describe(record, dialect, out),
-    match record.header.rmgr {
         RmgrId::HEAP | RmgrId::HEAP2 => heap::describe(record, dialect.major, out),
-    match record.header.rmgr {
         RmgrId::BTREE => btree::describe(record, dialect, out),
         RmgrId::HASH => hash::describe(record, dialect, out),
         RmgrId::SPGIST => spgist::describe(record, dialect, out),
-    match record.header.rmgr {
         RmgrId::GIN => gin::describe(record, out),
         RmgrId::GIST => gist::describe(record, dialect, out),
         RmgrId::BRIN => brin::describe(record, out),

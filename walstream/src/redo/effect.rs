@@ -7,6 +7,7 @@
 //! Carrying one out twice must give what carrying it out once does, as replay may begin again at an earlier record: files that are to
 //! be made may exist, those to be dropped may be gone, and SLRU pages of later records may exist.
 
+use super::heap::{self, RewriteMapping};
 use super::{
     DroppedStatisticsList, List, LogicalMessage, RedoContext, RedoError, RedoRecord, clog,
     commit_ts, database, logical_message, multixact, relmap, replication_origin, smgr, standby,
@@ -21,9 +22,6 @@ use crate::storage::slru::{MultiXactMember, Slru, TransactionStatus};
 use crate::types::{
     BlockNumber, ForkNumber, Oid, RelFileLocator, RmgrId, TimelineId, TransactionId,
 };
-use super::heap::{self, RewriteMapping};
-use super::{RedoContext, RedoError, RedoRecord};
-use crate::types::{BlockNumber, RelFileLocator, RmgrId};
 
 /// Something that a record does to what it does not reference as a block. Borrows lists from the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,10 +295,6 @@ pub fn effects<'a>(
         RmgrId::REPLICATION_ORIGIN => replication_origin::effects(record, take),
         RmgrId::LOGICAL_MESSAGE => logical_message::effects(record, take),
         RmgrId::HEAP | RmgrId::HEAP2 => heap::effects(context, record, take),
-        RmgrId::LOGICAL_MESSAGE => {
-            take(Effect::Message(record.main_data()));
-            Ok(())
-        }
         _ => Ok(()),
     };
     found.map_err(|fault| RedoError::of_record(context, record, fault))

@@ -10,30 +10,33 @@
 //!
 //! Hostile input: a record that passed its checksum may still hold anything, and so may a page. Both give a [`RedoFault`].
 
-mod clog;
-mod commit_ts;
+mod brin;
 mod btree;
 mod c_float;
-mod brin;
+mod clog;
+mod commit_ts;
 pub mod consistency;
 mod database;
 pub mod describe;
 pub mod effect;
 mod fault;
 mod generic;
+mod gin;
+mod gist;
+mod hash;
+mod heap;
+mod index_page;
+mod index_tuple;
 mod invalidation;
 mod list;
 mod logical_message;
 mod multixact;
 mod relmap;
 mod replication_origin;
-mod heap;
-mod gin;
-mod gist;
-mod index_tuple;
 mod sequence;
 mod slru_page;
 mod smgr;
+mod spgist;
 mod standby;
 mod statistics;
 mod stop;
@@ -41,10 +44,6 @@ mod tablespace;
 mod text;
 mod transaction;
 mod xlog;
-mod hash;
-mod index_page;
-mod sequence;
-mod spgist;
 
 pub use crate::storage::relation_path::DatabaseDirectory;
 pub use effect::{Effect, effects};
