@@ -153,8 +153,8 @@ impl<S: DataStorage> PageStore<S> {
         }
         let page = Page::new(bytes).ok()?;
         if self.has_checksums {
-            let computed = page.checksum(block);
-            let found = page.stored_checksum().unwrap_or(0);
+            let computed = page.computed_checksum(block);
+            let found = page.checksum();
             if found != computed {
                 return Some(PageDefect::Checksum { found, computed });
             }
@@ -212,8 +212,8 @@ impl<S: DataStorage> PageStore<S> {
                 continue;
             };
             newest = newest.max(page.lsn());
-            if self.has_checksums && !page.is_new() {
-                page.set_checksum(block);
+            if self.has_checksums {
+                page.stamp_checksum(block);
             }
         }
         control.cover(newest, replayed)?;
