@@ -104,23 +104,35 @@ pub fn run(major: u32) -> Result<Cluster> {
 /// # Errors
 /// When the server or a statement fails.
 pub fn run_with(major: u32, settings: &[(&str, &str)]) -> Result<Cluster> {
+    let mut cluster = options(major)?.with(settings).start()?;
+    work(&mut cluster, major)?;
+    Ok(cluster)
+}
+
+/// What a server needs for the workload.
+///
+/// # Errors
+/// When there is no server of this version.
+pub fn options(major: u32) -> Result<ClusterOptions> {
     let keep = if major == 12 {
         ("wal_keep_segments", "64")
     } else {
         ("wal_keep_size", "1GB")
     };
-    let mut options = ClusterOptions::default();
-    for (name, value) in settings {
-        options = options.set(name, value);
-    }
-    let mut cluster = options
+    Ok(ClusterOptions::default()
         .programs(&server_version(major)?)
         .set("wal_level", "logical")
         .set("wal_log_hints", "on")
         .set("track_commit_timestamp", "on")
         .set(keep.0, keep.1)
-        .set("max_wal_size", "2GB")
-        .start()?;
+        .set("max_wal_size", "2GB"))
+}
+
+/// Runs the workload on a server of these [`options`], and stops it.
+///
+/// # Errors
+/// When a statement fails.
+pub fn work(cluster: &mut Cluster, major: u32) -> Result<()> {
     for sql in STATEMENTS {
         cluster.query(sql)?;
     }
@@ -148,5 +160,5 @@ pub fn run_with(major: u32, settings: &[(&str, &str)]) -> Result<Cluster> {
     cluster.alter_system("full_page_writes", "off")?;
     cluster.query("CHECKPOINT")?;
     cluster.stop(StopMode::Fast)?;
-    Ok(cluster)
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod cluster;
 mod cluster_options;
 mod cluster_template;
 mod cut_proxy;
+pub mod data_directory;
 pub mod every_record;
 mod fake_peer;
 mod fake_primary;

@@ -39,6 +39,7 @@ mod recorded_coordinator;
 mod recorded_sender;
 mod redo_consistency;
 mod refusals;
+mod replay;
 mod removed_wal;
 mod replication_commands;
 mod sender_auth;
