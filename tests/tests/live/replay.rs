@@ -34,7 +34,15 @@ impl Scene {
         let target = backup.to_string_lossy().into_owned();
         let conninfo = primary.conninfo();
         let arguments = [
-            "-D", &target, "--no-sync", "-c", "fast", "-X", "stream", "-d", &conninfo,
+            "-D",
+            &target,
+            "--no-sync",
+            "-c",
+            "fast",
+            "-X",
+            "stream",
+            "-d",
+            &conninfo,
         ];
         primary.run("pg_basebackup", &arguments)?;
         primary.pgbench(&["-i", "-s", "2", "-q"])?;
@@ -83,10 +91,7 @@ impl Scene {
         self.places.own(&signal)?;
         let program = self.primary.programs().program("postgres");
         let restore = format!("restore_command=cp {}/%f %p", self.wal().display());
-        let sockets = format!(
-            "unix_socket_directories={}",
-            self.places.path().display()
-        );
+        let sockets = format!("unix_socket_directories={}", self.places.path().display());
         let target = format!("recovery_target_lsn={}", self.end);
         let settings = [
             "hot_standby=off",
@@ -158,27 +163,17 @@ fn a_replayed_directory_is_that_of_a_standby() -> Result<()> {
         server.query("COMMIT PREPARED 'old'")?;
         server.query("ROLLBACK PREPARED 'new'")?;
     }
-    ensure_same_lines(&dump(&scene.primary)?, &dump(&server)?)?;
     assert_eq!(server.query("SELECT count(*) FROM unlogged")?, "0");
+    scene.primary.query("TRUNCATE unlogged")?;
+    ensure_same_lines(&dump(&scene.primary)?, &dump(&server)?)?;
     server.amcheck()
 }
 
 /// A dump without positions of sequences, which are ahead after recovery by what a session had fetched.
 fn dump(server: &Cluster) -> Result<String> {
     let dump = server.dump_all()?;
-    let kept = dump.lines().filter(|line| {
-        !line.contains("pg_catalog.setval") && !line.contains("unlogged")
-    });
-    // What the unlogged table held is lost in recovery.
-    let mut in_unlogged = false;
-    let mut lines = Vec::new();
-    for line in kept {
-        in_unlogged |= line.starts_with("COPY public.unlogged");
-        if !in_unlogged {
-            lines.push(line);
-        }
-        in_unlogged &= line != "\\.";
-    }
+    let kept = |line: &&str| !line.contains("pg_catalog.setval");
+    let lines: Vec<_> = dump.lines().filter(kept).collect();
     Ok(lines.join("\n"))
 }
 
@@ -186,7 +181,7 @@ fn dump(server: &Cluster) -> Result<String> {
 fn a_killed_replay_resumes_to_the_same_state() -> Result<()> {
     let scene = Scene::new()?;
     let standby = scene.standby()?;
-    let mut random = Random::new();
+    let mut random = Random::seeded();
     let ours = scene.copy(&scene.backup, "ours")?;
     for kill in 0..10 {
         let replay = scene.replay(&ours)?.args([
@@ -197,7 +192,7 @@ fn a_killed_replay_resumes_to_the_same_state() -> Result<()> {
         ]);
         let running = replay.start()?;
         // Any instant will do: nothing is waited for.
-        std::thread::sleep(Duration::from_millis(random.below(400)));
+        std::thread::sleep(random.duration(Duration::from_millis(1500)));
         drop(running);
     }
     scene
