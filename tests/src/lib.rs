@@ -24,6 +24,7 @@ pub mod redo_oracle;
 mod s3_server;
 mod served_archive;
 mod servers;
+pub mod slru_replay;
 mod take_over;
 mod wait;
 mod wal_comparison;

@@ -38,6 +38,7 @@ mod record_names;
 mod recorded_coordinator;
 mod recorded_sender;
 mod redo_consistency;
+mod redo_files;
 mod refusals;
 mod removed_wal;
 mod replay;

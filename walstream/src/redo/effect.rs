@@ -95,13 +95,15 @@ pub enum Effect<'a> {
         /// [`CheckPoint::oldest_commit_ts_xid`] may be from now on, if that is set.
         oldest_xid: TransactionId,
     },
-    /// Records a multixact's members: its offset, that of the next multixact (its end), and each member.
+    /// Records a multixact's members: its offset, that of the next multixact (which is its end; 1 stands for 0 there, and for the
+    /// multixact itself), and each member. The next one's offset may be the first of a page that does not exist yet, which is then
+    /// made; releases of before 2025-11 leave that to the next multixact.
     NewMultiXact {
         /// The multixact.
         multi: u32,
         /// Where its members start.
         offset: u32,
-        /// The members, of which the first is at `offset`, and the offset 0 is left out at the wrap.
+        /// The members, one after another from `offset` on; offsets wrap around.
         members: List<'a, MultiXactMember>,
     },
     /// Removes segments of multixact offsets and members, and sets the oldest multixact.
@@ -299,3 +301,6 @@ pub fn effects<'a>(
     };
     found.map_err(|fault| RedoError::of_record(context, record, fault))
 }
+
+#[cfg(test)]
+mod tests;
