@@ -2,6 +2,7 @@
 
 mod civil;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,7 +47,7 @@ impl PgTimestamp {
 /// A time zone: what clocks on the wall show. Zones are files of the machine, so they come from outside.
 pub trait TimeZone {
     /// By how many seconds clocks are ahead of UTC at this time, and what the zone is called then (`CET`).
-    fn at(&self, unix_s: i64) -> (i32, &str);
+    fn at(&self, unix_s: i64) -> (i32, Cow<'_, str>);
 }
 
 /// Universal time.
@@ -54,8 +55,8 @@ pub trait TimeZone {
 pub struct Utc;
 
 impl TimeZone for Utc {
-    fn at(&self, _: i64) -> (i32, &str) {
-        (0, "UTC")
+    fn at(&self, _: i64) -> (i32, Cow<'_, str>) {
+        (0, Cow::Borrowed("UTC"))
     }
 }
 
@@ -109,8 +110,8 @@ mod tests {
     fn times_print_as_the_tools_print_them() {
         struct Kathmandu;
         impl TimeZone for Kathmandu {
-            fn at(&self, _: i64) -> (i32, &str) {
-                (20_700, "+0545")
+            fn at(&self, _: i64) -> (i32, Cow<'_, str>) {
+                (20_700, "+0545".into())
             }
         }
         for (us, text) in [

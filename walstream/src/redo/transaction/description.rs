@@ -117,7 +117,9 @@ fn prepare(
         out,
     )?;
     match record.body.origin {
-        Some(id) if id != 0 => origin((id, prepared.origin_lsn, prepared.origin_time), zone, out),
+        Some(id) if id != 0 && dialect.major >= PgMajor::V15 => {
+            origin((id, prepared.origin_lsn, prepared.origin_time), zone, out)
+        }
         _ => Ok(()),
     }
 }
