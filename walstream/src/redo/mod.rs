@@ -187,3 +187,8 @@ pub(crate) enum PageLsn {
     /// It does not: a hint was set.
     Stays,
 }
+
+#[cfg(test)]
+mod test_record;
+#[cfg(test)]
+mod tests;
