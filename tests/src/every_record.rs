@@ -60,12 +60,40 @@ const STATEMENTS: &[&str] = &[
     "INSERT INTO i SELECT g, md5(g::text), ARRAY[g], point(g, -g), 1 FROM generate_series(1, 3000) g",
     "DELETE FROM i",
     "VACUUM i",
+    // The second time, pages that the first one deleted are free to be used again.
+    "SELECT txid_current()",
+    "VACUUM i",
     "INSERT INTO i SELECT g, md5(g::text), ARRAY[g], point(g, -g), 1 FROM generate_series(1, 3000) g",
     "VACUUM FULL i",
-    "CREATE TABLE posted (c int[]); CREATE INDEX ON posted USING gin (c) WITH (fastupdate = off)",
-    "INSERT INTO posted SELECT ARRAY[1] FROM generate_series(1, 20000)",
-    "DELETE FROM posted WHERE ctid < '(60, 0)'",
+    // A tree of postings: pages in its middle go, lists get items in their middle.
+    "CREATE TABLE posted (c int[], n int) WITH (fillfactor = 10); CREATE INDEX posts ON posted USING gin (c) WITH (fastupdate = off)",
+    "INSERT INTO posted SELECT ARRAY[1], g FROM generate_series(1, 3500) g",
+    "DROP INDEX posts; INSERT INTO posted SELECT ARRAY[1], g FROM generate_series(3501, 30000) g",
+    "CREATE INDEX ON posted USING gin (c) WITH (fastupdate = off)",
+    "DELETE FROM posted WHERE n % 5 = 0 OR n BETWEEN 5000 AND 25000",
     "VACUUM posted",
+    "INSERT INTO posted SELECT ARRAY[1], g FROM generate_series(1, 9000) g",
+    // Dead rows that an index scan found make room; rows of one hash value move together.
+    "CREATE TABLE same (a int, p point, n int) WITH (fillfactor = 10); \
+     CREATE INDEX ON same USING hash (a); CREATE INDEX ON same USING gist (p)",
+    "INSERT INTO same SELECT 1, point(1, 1), g FROM generate_series(1, 1800) g",
+    "DELETE FROM same WHERE n % 3 = 0",
+    "VACUUM same",
+    "DELETE FROM same WHERE n > 600",
+    "SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT count(n) FROM same WHERE a = 1; \
+     SELECT count(n) FROM same WHERE p <@ box '((0, 0), (2, 2))'",
+    "INSERT INTO same SELECT 1, point(1, 1), g FROM generate_series(1, 800) g",
+    // A root that is a leaf; then a prefix that is split, and an inner tuple that gets a node.
+    "CREATE TABLE words (a text); CREATE INDEX ON words USING spgist (a); INSERT INTO words VALUES ('a'), ('b')",
+    "DELETE FROM words WHERE a = 'a'",
+    "VACUUM words",
+    "INSERT INTO words SELECT 'prefix' || md5(g::text) FROM generate_series(1, 1000) g",
+    "INSERT INTO words VALUES ('prefixz'), ('pre'), ('x')",
+    // More ranges than a page of their map holds; summaries that outgrow their page.
+    "CREATE TABLE sparse (n int, pad text) WITH (fillfactor = 10)",
+    "INSERT INTO sparse SELECT g, repeat('x', 900) FROM generate_series(1, 1500) g",
+    "CREATE INDEX ON sparse USING brin (n, pad) WITH (pages_per_range = 1)",
+    "UPDATE sparse SET pad = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 12) i) WHERE n < 200",
     // Catalogs and what is beside them.
     "CREATE SEQUENCE s; SELECT nextval('s')",
     "VACUUM FULL pg_class",
@@ -105,7 +133,7 @@ pub fn run(major: u32) -> Result<Cluster> {
 /// When the server or a statement fails.
 pub fn run_with(major: u32, settings: &[(&str, &str)]) -> Result<Cluster> {
     let keep = if major == 12 {
-        ("wal_keep_segments", "64")
+        ("wal_keep_segments", "128")
     } else {
         ("wal_keep_size", "1GB")
     };
