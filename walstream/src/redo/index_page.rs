@@ -72,7 +72,8 @@ impl TupleHeader {
 /// The next of the index tuples that a record holds one after another, with its padding.
 pub(super) fn take_tuple<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], RedoFault> {
     // A copy of the reader looks ahead.
-    let header = TupleHeader::parse(reader.clone().take(TupleHeader::LEN)?)?;
+    let mut ahead = *reader;
+    let header = TupleHeader::parse(ahead.take(TupleHeader::LEN)?)?;
     if header.size() < TupleHeader::LEN {
         return Err(RedoFault::Record {
             what: "an index tuple is shorter than its header",

@@ -21,6 +21,8 @@ mod hash;
 mod index_page;
 mod sequence;
 mod spgist;
+#[cfg(test)]
+mod test_record;
 
 pub use effect::{Effect, effects};
 pub use fault::{RedoError, RedoFault};

@@ -104,5 +104,5 @@ fn join(
 /// `BTMaxItemSize` in `src/include/access/nbtree.h`.
 fn max_item_size(page_size: usize) -> usize {
     let fixed = max_align(HEADER_LEN + 3 * ItemId::LEN + 3 * TID_LEN) + 16;
-    page_size.saturating_sub(fixed) / 3 & !7
+    (page_size.saturating_sub(fixed) / 3) & !7
 }

@@ -263,7 +263,7 @@ fn whole_part(buckets: f64) -> Buckets {
     if buckets < f64::from(MOST_BUCKETS) {
         // From its bits: 52 of fraction with an unwritten 1 before them, then 11 of exponent.
         let bits = buckets.to_bits();
-        let fraction = bits & (1 << 52) - 1 | 1 << 52;
+        let fraction = (bits & ((1 << 52) - 1)) | (1 << 52);
         let exponent = (bits >> 52 & 0x7FF).saturating_sub(1023);
         let whole = fraction >> 52_u64.saturating_sub(exponent);
         return u32::try_from(whole).map_or(Buckets::Many, Buckets::Some);

@@ -122,13 +122,16 @@ pub(super) fn init(page: &mut RedoPage<'_>, flags: u16) -> Result<(), PageFault>
 /// # Source
 /// `SpGistLeafTupleData` in `src/include/access/spgist_private.h`.
 pub(super) fn take_leaf<'a>(data: &mut Reader<'a>) -> Result<&'a [u8], RedoFault> {
-    let bits = data.clone().u32_le()?;
+    let bits = {
+        let mut ahead = *data;
+        ahead.u32_le()?
+    };
     take_sized(data, usize::try_from(bits >> 2).unwrap_or(usize::MAX))
 }
 
 /// The next inner tuple that a record holds.
 pub(super) fn take_inner<'a>(data: &mut Reader<'a>) -> Result<&'a [u8], RedoFault> {
-    let mut ahead = data.clone();
+    let mut ahead = *data;
     ahead.u32_le()?;
     let size = ahead.u16_le()?.into();
     take_sized(data, size)
@@ -324,7 +327,8 @@ pub(super) fn set_node(
         .into());
     }
     for _ in 0..node {
-        let size = TupleHeader::parse(tuple.clone().take(TupleHeader::LEN)?)?.size();
+        let mut ahead = tuple;
+        let size = TupleHeader::parse(ahead.take(TupleHeader::LEN)?)?.size();
         tuple.take(size)?;
     }
     let place = start + tuple.offset();
