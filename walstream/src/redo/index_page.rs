@@ -1,5 +1,5 @@
-//! What pages of several access methods for indexes have in common: the header of their tuples, lists of items to delete, and
-//! buffers that are kept from one record to the next.
+//! What pages of several access methods for indexes have in common: the header of their tuples, lists of items to
+//! delete, and buffers that are kept from one record to the next.
 
 use std::cell::RefCell;
 
@@ -24,8 +24,8 @@ pub(super) fn tid_bytes(block: BlockNumber, item: OffsetNumber) -> [u8; TID_LEN]
     [b2, b3, b0, b1, i0, i1]
 }
 
-/// The first 8 bytes of an index tuple: a tuple identifier, which access methods also use for other things, and `t_info`, which has
-/// the size in its low 13 bits.
+/// The first 8 bytes of an index tuple: a tuple identifier, which access methods also use for other things, and
+/// `t_info`, which has the size in its low 13 bits.
 ///
 /// # Source
 /// `IndexTupleData` in `src/include/access/itup.h`.
@@ -134,7 +134,8 @@ pub(super) fn with_tuple<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     })
 }
 
-/// Makes a page anew from what it was: `work` gets the old page, and the new one, which is empty and has the old one's special space.
+/// Makes a page anew from what it was: `work` gets the old page, and the new one, which is empty and has the old one's
+/// special space.
 ///
 /// # Source
 /// `PageGetTempPageCopySpecial` and `PageRestoreTempPage` in `src/backend/storage/page/bufpage.c`.

@@ -1,4 +1,5 @@
-//! What records of a server seldom or never show: rare cases, damaged records and pages, versions without a `pg_waldump` at hand.
+//! What records of a server seldom or never show: rare cases, damaged records and pages, versions without a
+//! `pg_waldump` at hand.
 
 use super::*;
 use crate::dialect::PgMajor::{V12, V13, V14, V15, V16, V17};

@@ -33,7 +33,8 @@ const INVALID_BUCKET: u32 = u32::MAX;
 /// `HashPageOpaqueData` in `src/include/access/hash.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Opaque {
-    /// `hasho_prevblkno`: the page before in the bucket; on a bucket's first page the highest bucket when it was last split.
+    /// `hasho_prevblkno`: the page before in the bucket; on a bucket's first page the highest bucket when it was last
+    /// split.
     pub(super) prev: BlockNumber,
     /// `hasho_nextblkno`: the page behind in the bucket.
     pub(super) next: BlockNumber,

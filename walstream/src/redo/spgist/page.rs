@@ -59,7 +59,8 @@ impl Link {
 /// What is left of a removed tuple: 4 bytes of state and size, 2 unused, a link, a transaction.
 ///
 /// # Source
-/// `SpGistDeadTupleData` in `src/include/access/spgist_private.h`, `spgFormDeadTuple` in `src/backend/access/spgist/spgutils.c`.
+/// `SpGistDeadTupleData` in `src/include/access/spgist_private.h`, `spgFormDeadTuple` in
+/// `src/backend/access/spgist/spgutils.c`.
 pub(super) fn dead_tuple(state: State, link: Link, xid: TransactionId) -> [u8; DEAD_LEN] {
     let (link, xid) = match state {
         State::Redirect => (link, xid),
@@ -76,7 +77,8 @@ const DEAD_LEN: usize = 16;
 /// Where its link is.
 const DEAD_LINK: usize = 6;
 
-/// The special space: flags, and how many redirects and placeholders there are, 2 bytes each.
+/// A count in the special space, which has flags, redirects, placeholders and a number that is always the same, 2 bytes
+/// each.
 ///
 /// # Source
 /// `SpGistPageOpaqueData` in `src/include/access/spgist_private.h`.
@@ -232,7 +234,8 @@ impl Remains {
     }
 }
 
-/// Removes tuples, in the order in which the server does, so that the bytes come to lie as there. `numbers` gets sorted.
+/// Removes tuples, in the order in which the server does, so that the bytes come to lie as there. `numbers` gets
+/// sorted.
 ///
 /// # Source
 /// `spgPageIndexMultiDelete` in `src/backend/access/spgist/spgdoinsert.c`.
@@ -302,8 +305,8 @@ pub(super) fn set_next(
     Ok(page.put(id.offset() + 4, &info.to_le_bytes())?)
 }
 
-/// Sets where a node of an inner tuple leads. The tuple has the number of nodes and the size of the prefix in its first 4 bytes; nodes,
-/// with the header of index tuples each, follow the prefix.
+/// Sets where a node of an inner tuple leads. The tuple has the number of nodes and the size of the prefix in its first
+/// 4 bytes; nodes, with the header of index tuples each, follow the prefix.
 ///
 /// # Source
 /// `spgUpdateNodeLink` in `src/backend/access/spgist/spgdoinsert.c`, `SpGistInnerTupleData` in

@@ -5,7 +5,8 @@ use crate::read::{OutOfBytes, Reader};
 use crate::storage::page::OffsetNumber;
 use crate::types::TransactionId;
 
-/// What redirects need to know: the transaction that they are for, and whether the index is being built and so needs none.
+/// What redirects need to know: the transaction that they are for, and whether the index is being built and so needs
+/// none.
 ///
 /// # Source
 /// `spgxlogState` in `src/include/access/spgxlog.h`.
