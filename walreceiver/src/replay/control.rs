@@ -15,8 +15,8 @@ use std::time::SystemTime;
 use walstream::storage::control::{CONTROL_FILE_SIZE, ControlFile};
 use walstream::{Lsn, TimelineId};
 
-use super::storage::DataStorage;
 use super::replay_error::ReplayError;
+use super::storage::DataStorage;
 use crate::mirror::durable::FileError;
 
 /// How far replay came.

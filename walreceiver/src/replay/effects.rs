@@ -75,12 +75,9 @@ impl<S: DataStorage> Replayer<S> {
                 multi,
                 offset,
                 members,
-            } => self.slrus.new_multixact(
-                &mut self.control,
-                position,
-                (multi, offset),
-                members,
-            )?,
+            } => self
+                .slrus
+                .new_multixact(&mut self.control, position, (multi, offset), members)?,
             Effect::TruncateMultiXacts {
                 oldest_database,
                 end_multi,
@@ -142,12 +139,7 @@ impl<S: DataStorage> Replayer<S> {
             Effect::CreateTablespace {
                 tablespace,
                 location,
-            } => directories::create_tablespace(
-                &self.storage,
-                &self.layout,
-                tablespace,
-                location,
-            )?,
+            } => directories::create_tablespace(&self.storage, &self.layout, tablespace, location)?,
             Effect::DropTablespace(tablespace) => {
                 directories::drop_tablespace(&self.storage, &self.layout, tablespace)?;
             }
@@ -186,7 +178,9 @@ impl<S: DataStorage> Replayer<S> {
             | Effect::OverwriteContrecord { .. }
             | Effect::ReportApply => {}
             other => {
-                return Err(ReplayError::Run(format!("{other:?} is not carried out yet")));
+                return Err(ReplayError::Run(format!(
+                    "{other:?} is not carried out yet"
+                )));
             }
         }
         Ok(())
@@ -265,12 +259,11 @@ impl<S: DataStorage> Replayer<S> {
     ) -> Result<(), ReplayError> {
         let major = self.context.dialect.major;
         let path = self.layout.database_directory(directory).join(FILE_NAME);
-        let map = RelationMap::parse_record(map, major).map_err(|error| {
-            ReplayError::DamagedFile {
+        let map =
+            RelationMap::parse_record(map, major).map_err(|error| ReplayError::DamagedFile {
                 path: path.clone(),
                 what: error.to_string(),
-            }
-        })?;
+            })?;
         self.control.cover(self.position.lsn, self.position)?;
         Ok(replace_file(&self.storage, &path, &map.encode(major))?)
     }

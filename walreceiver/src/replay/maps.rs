@@ -204,9 +204,13 @@ impl<S: DataStorage> Replayer<S> {
     ) -> Result<FrameId, ReplayError> {
         let id = self.pages.files.fork(locator, fork)?;
         let position = self.position;
-        let found =
-            self.pages
-                .page(&mut self.control, position, id, block, PageUse::ChangeOrMake)?;
+        let found = self.pages.page(
+            &mut self.control,
+            position,
+            id,
+            block,
+            PageUse::ChangeOrMake,
+        )?;
         match found {
             Found::Page(frame) => Ok(frame),
             Found::Missing { .. } => Err(ReplayError::Run("a map's page was not made".to_owned())),

@@ -54,7 +54,12 @@ impl MissingPages {
     }
 
     /// A fork was cut to so many blocks.
-    pub(super) fn truncated(&mut self, locator: RelFileLocator, fork: ForkNumber, blocks: BlockNumber) {
+    pub(super) fn truncated(
+        &mut self,
+        locator: RelFileLocator,
+        fork: ForkNumber,
+        blocks: BlockNumber,
+    ) {
         if !self.pages.is_empty() {
             self.pages
                 .retain(|key, _| (key.0, key.1) != (locator, fork) || key.2 < blocks);

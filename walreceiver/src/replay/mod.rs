@@ -68,9 +68,7 @@ pub use target::{Target, TargetPoint};
 
 use crate::exit::Exit;
 use crate::mirror::lock::MirrorLock;
-use crate::wal_reader::{
-    Cancel, Flow, ReadEnd, RecordVisitor, SegmentReader, Stopped, judge_end,
-};
+use crate::wal_reader::{Cancel, Flow, ReadEnd, RecordVisitor, SegmentReader, Stopped, judge_end};
 use crate::wal_sink::DiskStorage;
 use options::ReplayArgs;
 use progress::{Bar, Silent, summary_json, summary_text};
@@ -137,8 +135,7 @@ pub fn replay<S: DataStorage>(
     let replayer = start.begin(&wal, job.target.clone(), job.limits)?;
     let from = replayer.position.lsn;
     observer.began(from, wal.last_byte());
-    let mut decoder =
-        WalDecoder::new(dialect, from).expect_system_identifier(system_identifier);
+    let mut decoder = WalDecoder::new(dialect, from).expect_system_identifier(system_identifier);
     let mut visitor = ReplayVisitor {
         replayer,
         error: None,

@@ -109,7 +109,9 @@ fn timeline(text: &str) -> Result<TimelineId, String> {
 }
 
 fn time(text: &str) -> Result<PgTimestamp, String> {
-    let time: jiff::Timestamp = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let time: jiff::Timestamp = text
+        .parse()
+        .map_err(|error: jiff::Error| error.to_string())?;
     let time = std::time::SystemTime::from(time);
     Ok(PgTimestamp::from(time))
 }

@@ -237,7 +237,10 @@ impl PageCache {
     }
 
     /// All pages that are newer than their files, in the order of files and blocks.
-    pub(super) fn dirty_in_order(&self, mut wanted: impl FnMut(PageKey) -> bool) -> Vec<(PageKey, FrameId)> {
+    pub(super) fn dirty_in_order(
+        &self,
+        mut wanted: impl FnMut(PageKey) -> bool,
+    ) -> Vec<(PageKey, FrameId)> {
         let mut dirty: Vec<_> = (0..)
             .zip(&self.frames)
             .filter(|(_, frame)| frame.state == FrameState::Dirty && wanted(frame.key))

@@ -177,7 +177,10 @@ impl<S: DataStorage> PageStore<S> {
         let mut first = block;
         while first > segment_start
             && to_usize(block - first) + 1 < RUN / 2
-            && self.cache.peek_dirty(PageKey::new(fork, first - 1)).is_some()
+            && self
+                .cache
+                .peek_dirty(PageKey::new(fork, first - 1))
+                .is_some()
         {
             first -= 1;
         }
@@ -262,7 +265,11 @@ impl<S: DataStorage> PageStore<S> {
     }
 
     /// Cuts a fork.
-    pub(super) fn truncate(&mut self, fork: ForkId, blocks: BlockNumber) -> Result<(), ReplayError> {
+    pub(super) fn truncate(
+        &mut self,
+        fork: ForkId,
+        blocks: BlockNumber,
+    ) -> Result<(), ReplayError> {
         let before = self.files.blocks(fork);
         if blocks < before {
             self.cache.forget_from(fork, blocks, before);

@@ -104,9 +104,7 @@ impl<S: DataStorage> Prepared<S> {
     pub(super) fn write(&mut self, redo_lsn: Lsn) -> Result<u64, FileError> {
         let mut files = 0;
         for state in self.states.values_mut() {
-            let Some((content, _)) = state
-                .unwritten
-                .take_if(|(_, end_lsn)| *end_lsn <= redo_lsn)
+            let Some((content, _)) = state.unwritten.take_if(|(_, end_lsn)| *end_lsn <= redo_lsn)
             else {
                 continue;
             };

@@ -282,7 +282,9 @@ impl<S: DataStorage> RelationFiles<S> {
                 }
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(FileError::of("read", &segment_path(path, segment))(error)),
+                Err(error) => {
+                    return Err(FileError::of("read", &segment_path(path, segment))(error));
+                }
             }
         }
         Ok(())
@@ -302,9 +304,11 @@ impl<S: DataStorage> RelationFiles<S> {
         let storage = self.storage.clone();
         let fork = self.get_mut(id)?;
         let path = &fork.path;
-        let Some((file, unsynced)) = fork.segments.get_mut(to_usize(segment)).and_then(|segment| {
-            Some((segment.file.as_ref()?, &mut segment.unsynced))
-        }) else {
+        let Some((file, unsynced)) = fork
+            .segments
+            .get_mut(to_usize(segment))
+            .and_then(|segment| Some((segment.file.as_ref()?, &mut segment.unsynced)))
+        else {
             return Err(no_fork());
         };
         *unsynced = true;

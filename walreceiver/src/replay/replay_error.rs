@@ -91,10 +91,14 @@ pub enum ReplayError {
     #[error(transparent)]
     Damage(#[from] Damage),
     /// A record that is whole breaks a rule.
-    #[error("{0}; its checksum is right, so the server wrote it so: please report this with the record")]
+    #[error(
+        "{0}; its checksum is right, so the server wrote it so: please report this with the record"
+    )]
     Record(#[from] DecodeError),
     /// A record cannot be replayed.
-    #[error("cannot replay {0}; the files of that relation are not what WAL left them: take a new base backup, or report this")]
+    #[error(
+        "cannot replay {0}; the files of that relation are not what WAL left them: take a new base backup, or report this"
+    )]
     Redo(#[from] RedoError),
     /// A page that a record changes is damaged.
     #[error("block {block} in \"{}\" is damaged: {defect}; restore that file from a backup, or take a new base backup", path.display())]
@@ -164,7 +168,9 @@ pub enum ReplayError {
         place: String,
     },
     /// The checkpoint's record contradicts `backup_label` or `pg_control`.
-    #[error("the checkpoint at {lsn} says that redo begins at {found}, {file} says {expected}: WAL is not that of this data directory")]
+    #[error(
+        "the checkpoint at {lsn} says that redo begins at {found}, {file} says {expected}: WAL is not that of this data directory"
+    )]
     OtherCheckpoint {
         /// Where it is.
         lsn: Lsn,
@@ -187,7 +193,9 @@ pub enum ReplayError {
         at: (Lsn, TimelineId),
     },
     /// A record of another timeline than the one that is followed.
-    #[error("record at {lsn} goes from timeline {from} to {to}, which is not the history of timeline {followed}")]
+    #[error(
+        "record at {lsn} goes from timeline {from} to {to}, which is not the history of timeline {followed}"
+    )]
     WrongTimeline {
         /// Where the record starts.
         lsn: Lsn,
@@ -199,7 +207,9 @@ pub enum ReplayError {
         followed: TimelineId,
     },
     /// The base backup was not completed.
-    #[error("the primary was shut down at {lsn}, before the base backup ended: take a new base backup")]
+    #[error(
+        "the primary was shut down at {lsn}, before the base backup ended: take a new base backup"
+    )]
     BackupCanceled {
         /// Where its shutdown checkpoint's record starts.
         lsn: Lsn,
@@ -224,7 +234,9 @@ pub enum ReplayError {
         lsn: Lsn,
     },
     /// WAL ends before the target.
-    #[error("WAL ends at {end}, before the target ({target}) was reached; what there is was replayed")]
+    #[error(
+        "WAL ends at {end}, before the target ({target}) was reached; what there is was replayed"
+    )]
     TargetNotReached {
         /// The target.
         target: String,
@@ -250,9 +262,10 @@ impl ReplayError {
             Self::Usage(_) | Self::Location(_) => Exit::Usage,
             Self::File(_) => Exit::LocalStorage,
             Self::Lock(error) => error.exit(),
-            Self::Archive(_) | Self::Read(_) | Self::NoCheckpoint { .. } | Self::EndsBeforeConsistency { .. } => {
-                Exit::Unavailable
-            }
+            Self::Archive(_)
+            | Self::Read(_)
+            | Self::NoCheckpoint { .. }
+            | Self::EndsBeforeConsistency { .. } => Exit::Unavailable,
             Self::Control { .. }
             | Self::BackupLabel { .. }
             | Self::TablespaceMap { .. }

@@ -158,9 +158,13 @@ impl<S: DataStorage> Replayer<S> {
             PageUse::Change
         };
         let fork = self.pages.files.fork(block.locator, block.fork)?;
-        let found =
-            self.pages
-                .page(&mut self.control, self.position, fork, block.block, page_use)?;
+        let found = self.pages.page(
+            &mut self.control,
+            self.position,
+            fork,
+            block.block,
+            page_use,
+        )?;
         let frame = match found {
             Found::Page(frame) => frame,
             Found::Missing { is_empty } => {

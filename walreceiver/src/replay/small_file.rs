@@ -46,7 +46,11 @@ pub(super) fn write_file<S: DataStorage>(
             .write_at(&file, &[IoSlice::new(rest)], at)
             .map_err(FileError::of("write", path))?
         {
-            0 => return Err(FileError::of("write", path)(io::ErrorKind::WriteZero.into())),
+            0 => {
+                return Err(FileError::of("write", path)(
+                    io::ErrorKind::WriteZero.into(),
+                ));
+            }
             count => done += count,
         }
     }

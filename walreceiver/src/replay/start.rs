@@ -76,14 +76,12 @@ impl<S: DataStorage> Start<S> {
         let label_path = directory.join(BACKUP_LABEL);
         let label = match read_file(&storage, &label_path)? {
             None => None,
-            Some(content) => Some(
-                BackupLabel::parse(&content, dialect.segment_size).map_err(|source| {
-                    ReplayError::BackupLabel {
-                        path: label_path,
-                        source,
-                    }
-                })?,
-            ),
+            Some(content) => Some(BackupLabel::parse(&content, dialect.segment_size).map_err(
+                |source| ReplayError::BackupLabel {
+                    path: label_path,
+                    source,
+                },
+            )?),
         };
         let map_path = directory.join(TABLESPACE_MAP);
         let map = read_file(&storage, &map_path)?;

@@ -48,13 +48,13 @@ mod xlog;
 pub use crate::storage::relation_path::DatabaseDirectory;
 pub use effect::{Effect, effects};
 pub use fault::{RedoError, RedoFault};
+pub use heap::RewriteMapping;
 pub use invalidation::Invalidation;
 pub use list::{List, ListItem};
 pub use logical_message::LogicalMessage;
 pub use statistics::{DroppedStatistics, DroppedStatisticsList};
 pub use stop::{StopPoint, stop_point};
 pub use transaction::{Completion, PreparedTransaction};
-pub use heap::RewriteMapping;
 
 use crate::dialect::Dialect;
 use crate::lsn::Lsn;
@@ -256,6 +256,8 @@ pub(crate) enum PageLsn {
     Stays,
 }
 
+#[cfg(test)]
+mod index_test_record;
 #[cfg(test)]
 mod test_record;
 #[cfg(test)]
