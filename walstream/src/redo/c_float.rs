@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Prints 6 significant digits, with an exponent only where the number is below 0.0001 or has more digits, and no zeros at the end.
+/// Prints 6 significant digits, with an exponent only where the number is below 0.0001 or has more digits, and no zeros
+/// at the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct CFloat(pub(super) f64);
 

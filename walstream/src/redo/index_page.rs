@@ -1,5 +1,5 @@
-//! What pages of several access methods for indexes have in common: the header of their tuples, lists of items to delete, and
-//! buffers that are kept from one record to the next.
+//! What pages of several access methods for indexes have in common: the header of their tuples, lists of items to
+//! delete, and buffers that are kept from one record to the next.
 
 use std::cell::RefCell;
 
@@ -24,8 +24,8 @@ pub(super) fn tid_bytes(block: BlockNumber, item: OffsetNumber) -> [u8; TID_LEN]
     [b2, b3, b0, b1, i0, i1]
 }
 
-/// The first 8 bytes of an index tuple: a tuple identifier, which access methods also use for other things, and `t_info`, which has
-/// the size in its low 13 bits.
+/// The first 8 bytes of an index tuple: a tuple identifier, which access methods also use for other things, and
+/// `t_info`, which has the size in its low 13 bits.
 ///
 /// # Source
 /// `IndexTupleData` in `src/include/access/itup.h`.
@@ -72,7 +72,8 @@ impl TupleHeader {
 /// The next of the index tuples that a record holds one after another, with its padding.
 pub(super) fn take_tuple<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], RedoFault> {
     // A copy of the reader looks ahead.
-    let header = TupleHeader::parse(reader.clone().take(TupleHeader::LEN)?)?;
+    let mut ahead = *reader;
+    let header = TupleHeader::parse(ahead.take(TupleHeader::LEN)?)?;
     if header.size() < TupleHeader::LEN {
         return Err(RedoFault::Record {
             what: "an index tuple is shorter than its header",
@@ -133,7 +134,8 @@ pub(super) fn with_tuple<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     })
 }
 
-/// Makes a page anew from what it was: `work` gets the old page, and the new one, which is empty and has the old one's special space.
+/// Makes a page anew from what it was: `work` gets the old page, and the new one, which is empty and has the old one's
+/// special space.
 ///
 /// # Source
 /// `PageGetTempPageCopySpecial` and `PageRestoreTempPage` in `src/backend/storage/page/bufpage.c`.

@@ -255,3 +255,10 @@ pub(crate) enum PageLsn {
     /// It does not: a hint was set.
     Stays,
 }
+
+#[cfg(test)]
+mod index_test_record;
+#[cfg(test)]
+mod test_record;
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,8 @@ pub(super) fn interval_count(record: &RedoRecord<'_>) -> Result<u16, OutOfBytes>
     Reader::new(record.main_data()).u16_le()
 }
 
-/// An interval is the number of its first item and how many items it has, 2 bytes each; what lies between stays as it is.
+/// An interval is the number of its first item and how many items it has, 2 bytes each; what lies between stays as it
+/// is.
 ///
 /// # Source
 /// `btree_xlog_dedup` in `src/backend/access/nbtree/nbtxlog.c`, `BTDedupInterval` in `src/include/access/nbtree.h`.
@@ -104,5 +105,5 @@ fn join(
 /// `BTMaxItemSize` in `src/include/access/nbtree.h`.
 fn max_item_size(page_size: usize) -> usize {
     let fixed = max_align(HEADER_LEN + 3 * ItemId::LEN + 3 * TID_LEN) + 16;
-    page_size.saturating_sub(fixed) / 3 & !7
+    (page_size.saturating_sub(fixed) / 3) & !7
 }

@@ -53,7 +53,8 @@ pub(in crate::redo) fn describe(
             } else {
                 write!(
                     out,
-                    "level{is} {level}, firstrightoff{is} {first_right}, newitemoff{is} {new_item}, postingoff{is} {posting_at}"
+                    "level{is} {level}, firstrightoff{is} {first_right}, newitemoff{is} {new_item}, \
+                     postingoff{is} {posting_at}"
                 )
             }
         }

@@ -16,7 +16,8 @@ pub(super) fn number(record: &RedoRecord<'_>) -> Result<OffsetNumber, OutOfBytes
     Reader::new(record.main_data()).u16_le()
 }
 
-/// Block 0 gets the tuple; on an inner page it is the downlink that completes a split of child 1; block 2 is the metapage.
+/// Block 0 gets the tuple; on an inner page it is the downlink that completes a split of child 1; block 2 is the
+/// metapage.
 ///
 /// # Source
 /// `btree_xlog_insert` in `src/backend/access/nbtree/nbtxlog.c`.

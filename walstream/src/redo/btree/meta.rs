@@ -22,7 +22,8 @@ pub(super) struct MetaData {
     level: u32,
     fast_root: BlockNumber,
     fast_level: u32,
-    /// Since 14 the pages that the last vacuum deleted and could not free; before, the oldest transaction of a deleted page.
+    /// Since 14 the pages that the last vacuum deleted and could not free; before, the oldest transaction of a deleted
+    /// page.
     pub(super) cleanup: u32,
     /// Rows of the table at the last vacuum; since 14 not used.
     pub(super) cleanup_tuples: f64,

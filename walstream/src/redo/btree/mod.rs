@@ -1,8 +1,8 @@
 //! B-trees.
 //!
-//! A record changes its pages each from its own data: links between siblings from the numbers of the blocks that the record
-//! references, the metapage from what it holds of it. `REUSE_PAGE` changes nothing: it only tells queries on a standby that they
-//! may have to end.
+//! A record changes its pages each from its own data: links between siblings from the numbers of the blocks that the
+//! record references, the metapage from what it holds of it. `REUSE_PAGE` changes nothing: it only tells queries on a
+//! standby that they may have to end.
 
 mod dedup;
 mod describe;

@@ -1,7 +1,7 @@
 //! Posting lists: leaf tuples with one key and many table rows, since 13.
 //!
-//! Such a tuple has the bit of the access method in `t_info`, and in place of its row the offset of the list (block) and the number
-//! of rows with a flag (item). Rows are in ascending order, 6 bytes each.
+//! Such a tuple has the bit of the access method in `t_info`, and in place of its row the offset of the list (block)
+//! and the number of rows with a flag (item). Rows are in ascending order, 6 bytes each.
 
 use crate::redo::RedoFault;
 use crate::redo::index_page::{TID_LEN, TupleHeader};
@@ -121,8 +121,8 @@ pub(super) fn form(
     Ok(())
 }
 
-/// A row goes into the middle of a posting list, and the list's last row becomes the one of the new tuple. Changes the list in its
-/// place; gives the row of the new tuple.
+/// A row goes into the middle of a posting list, and the list's last row becomes the one of the new tuple. Changes the
+/// list in its place; gives the row of the new tuple.
 ///
 /// # Source
 /// `_bt_swap_posting` in `src/backend/access/nbtree/nbtdedup.c`.

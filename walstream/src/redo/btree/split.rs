@@ -39,8 +39,8 @@ impl Split {
     }
 }
 
-/// Block 0 is the old page, which stays the left one; block 1 the new right one; block 2 the sibling behind both; block 3 the child
-/// whose split the new tuple completes.
+/// Block 0 is the old page, which stays the left one; block 1 the new right one; block 2 the sibling behind both; block
+/// 3 the child whose split the new tuple completes.
 ///
 /// # Source
 /// `btree_xlog_split` in `src/backend/access/nbtree/nbtxlog.c`.
@@ -147,8 +147,8 @@ pub(super) fn root_level(record: &RedoRecord<'_>) -> Result<u32, OutOfBytes> {
     data.u32_le()
 }
 
-/// Block 0 is the new root, with a downlink to each half of the old one, or a first, empty one; block 1 the left half; block 2 the
-/// metapage.
+/// Block 0 is the new root, with a downlink to each half of the old one, or a first, empty one; block 1 the left half;
+/// block 2 the metapage.
 ///
 /// # Source
 /// `btree_xlog_newroot` in `src/backend/access/nbtree/nbtxlog.c`.

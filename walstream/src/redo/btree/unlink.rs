@@ -38,8 +38,8 @@ impl HalfDead {
     }
 }
 
-/// Block 0 is the leaf; block 1 the parent of the highest page that goes with it. There the downlink takes over its right neighbour's
-/// page, and the neighbour goes.
+/// Block 0 is the leaf; block 1 the parent of the highest page that goes with it. There the downlink takes over its
+/// right neighbour's page, and the neighbour goes.
 ///
 /// # Source
 /// `btree_xlog_mark_page_halfdead` in `src/backend/access/nbtree/nbtxlog.c`.
@@ -166,8 +166,8 @@ impl Unlink {
     }
 }
 
-/// Block 0 is the page, block 1 its left sibling, block 2 its right one; block 3 the leaf that started it, when that is another
-/// page; block 4 the metapage.
+/// Block 0 is the page, block 1 its left sibling, block 2 its right one; block 3 the leaf that started it, when that is
+/// another page; block 4 the metapage.
 ///
 /// # Source
 /// `btree_xlog_unlink_page` in `src/backend/access/nbtree/nbtxlog.c`.

@@ -1,4 +1,5 @@
-//! Leaf tuples are deleted, or lose some of the rows of their posting lists: by vacuum, or by an insertion that needs the room.
+//! Leaf tuples are deleted, or lose some of the rows of their posting lists: by vacuum, or by an insertion that needs
+//! the room.
 
 use super::VACUUM;
 use super::opaque::{HAS_GARBAGE, Opaque};

@@ -155,7 +155,7 @@ pub(super) fn write_list(
     if let Some(field) = list.get_mut(ITEM_LEN..HEADER_LEN) {
         field.copy_from_slice(&len.to_le_bytes());
     }
-    if list.len() % 2 != 0 {
+    if !list.len().is_multiple_of(2) {
         list.push(0);
     }
     if list.len() > max_len {

@@ -130,7 +130,8 @@ fn other_block(record: &RedoRecord<'_>, id: u8) -> Result<BlockNumber, RedoFault
     Ok(block.block)
 }
 
-/// Block 0 is the new page; block 1 the one before it; block 2 the bitmap that it is in; block 3 a new bitmap; block 4 the metapage.
+/// Block 0 is the new page; block 1 the one before it; block 2 the bitmap that it is in; block 3 a new bitmap; block 4
+/// the metapage.
 ///
 /// # Source
 /// `hash_xlog_add_ovfl_page` in `src/backend/access/hash/hash_xlog.c`.
@@ -173,8 +174,8 @@ fn add_overflow_page(
 /// Block 0 is the first page of the bucket that is split, block 1 that of the new bucket, block 2 the metapage.
 ///
 /// # Source
-/// `hash_xlog_split_allocate_page` in `src/backend/access/hash/hash_xlog.c`. It also changes a page that it restored from an image,
-/// which has the changes already.
+/// `hash_xlog_split_allocate_page` in `src/backend/access/hash/hash_xlog.c`. It also changes a page that it restored
+/// from an image, which has the changes already.
 fn split_allocate_page(
     data: &[u8],
     block: &BlockRef<'_>,
@@ -207,8 +208,8 @@ fn split_allocate_page(
     Ok(())
 }
 
-/// Block 0 is the bucket's first page, which is only locked; block 1 gets the tuples; block 2 loses them, or is freed. Then block 3 is
-/// the page before it, block 4 the one behind it, block 5 the bitmap and block 6 the metapage.
+/// Block 0 is the bucket's first page, which is only locked; block 1 gets the tuples; block 2 loses them, or is freed.
+/// Then block 3 is the page before it, block 4 the one behind it, block 5 the bitmap and block 6 the metapage.
 ///
 /// # Source
 /// `hash_xlog_move_page_contents` and `hash_xlog_squeeze_page` in `src/backend/access/hash/hash_xlog.c`.

@@ -33,7 +33,8 @@ const INVALID_BUCKET: u32 = u32::MAX;
 /// `HashPageOpaqueData` in `src/include/access/hash.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Opaque {
-    /// `hasho_prevblkno`: the page before in the bucket; on a bucket's first page the highest bucket when it was last split.
+    /// `hasho_prevblkno`: the page before in the bucket; on a bucket's first page the highest bucket when it was last
+    /// split.
     pub(super) prev: BlockNumber,
     /// `hasho_nextblkno`: the page behind in the bucket.
     pub(super) next: BlockNumber,
@@ -263,7 +264,7 @@ fn whole_part(buckets: f64) -> Buckets {
     if buckets < f64::from(MOST_BUCKETS) {
         // From its bits: 52 of fraction with an unwritten 1 before them, then 11 of exponent.
         let bits = buckets.to_bits();
-        let fraction = bits & (1 << 52) - 1 | 1 << 52;
+        let fraction = (bits & ((1 << 52) - 1)) | (1 << 52);
         let exponent = (bits >> 52 & 0x7FF).saturating_sub(1023);
         let whole = fraction >> 52_u64.saturating_sub(exponent);
         return u32::try_from(whole).map_or(Buckets::Many, Buckets::Some);

@@ -83,8 +83,8 @@ pub(super) fn split_complete(data: &[u8]) -> Result<(u16, u16), OutOfBytes> {
     Ok((data.u16_le()?, data.u16_le()?))
 }
 
-/// Tuples that go from one page to another of the same bucket, and whether the other is the bucket's first. Without a link to change
-/// the record is one of `MOVE_PAGE_CONTENTS`.
+/// Tuples that go from one page to another of the same bucket, and whether the other is the bucket's first. Without a
+/// link to change the record is one of `MOVE_PAGE_CONTENTS`.
 ///
 /// # Source
 /// `xl_hash_move_page_contents` and `xl_hash_squeeze_page` in `src/include/access/hash_xlog.h`.

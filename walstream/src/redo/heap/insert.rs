@@ -94,7 +94,7 @@ pub(super) fn redo_multi(
     let mut data = Reader::new(block.data);
     let mut offsets = multi.offsets.iter();
     for in_order in 1..=multi.tuples {
-        if data.offset() % 2 != 0 {
+        if !data.offset().is_multiple_of(2) {
             data.u8()?;
         }
         let len = usize::from(data.u16_le()?);

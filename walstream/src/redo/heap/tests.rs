@@ -122,6 +122,7 @@ impl Made {
                 Effect::ClearVisibility {
                     heap_block, flags, ..
                 } => cleared.push((heap_block, flags)),
+                Effect::NextXidPast(_) => {}
                 other => panic!("{other:?}"),
             })
             .unwrap();

@@ -177,7 +177,8 @@ fn remove_listed(
     })
 }
 
-/// Block 0 has the tuple; block 1 gets it when block 0 has no room; block 2 has its parent, unless that is on one of these.
+/// Block 0 has the tuple; block 1 gets it when block 0 has no room; block 2 has its parent, unless that is on one of
+/// these.
 ///
 /// # Source
 /// `spgRedoAddNode` in `src/backend/access/spgist/spgxlog.c`.
@@ -252,8 +253,8 @@ fn split_tuple(
     }
 }
 
-/// Block 0 has the leaf tuples, block 1 gets some of them, block 2 gets the inner tuple, and block 3 has its parent, unless block 2
-/// does.
+/// Block 0 has the leaf tuples, block 1 gets some of them, block 2 gets the inner tuple, and block 3 has its parent,
+/// unless block 2 does.
 ///
 /// # Source
 /// `spgRedoPickSplit` in `src/backend/access/spgist/spgxlog.c`.

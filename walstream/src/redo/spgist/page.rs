@@ -59,7 +59,8 @@ impl Link {
 /// What is left of a removed tuple: 4 bytes of state and size, 2 unused, a link, a transaction.
 ///
 /// # Source
-/// `SpGistDeadTupleData` in `src/include/access/spgist_private.h`, `spgFormDeadTuple` in `src/backend/access/spgist/spgutils.c`.
+/// `SpGistDeadTupleData` in `src/include/access/spgist_private.h`, `spgFormDeadTuple` in
+/// `src/backend/access/spgist/spgutils.c`.
 pub(super) fn dead_tuple(state: State, link: Link, xid: TransactionId) -> [u8; DEAD_LEN] {
     let (link, xid) = match state {
         State::Redirect => (link, xid),
@@ -76,7 +77,8 @@ const DEAD_LEN: usize = 16;
 /// Where its link is.
 const DEAD_LINK: usize = 6;
 
-/// The special space: flags, and how many redirects and placeholders there are, 2 bytes each.
+/// A count in the special space, which has flags, redirects, placeholders and a number that is always the same, 2 bytes
+/// each.
 ///
 /// # Source
 /// `SpGistPageOpaqueData` in `src/include/access/spgist_private.h`.
@@ -122,13 +124,16 @@ pub(super) fn init(page: &mut RedoPage<'_>, flags: u16) -> Result<(), PageFault>
 /// # Source
 /// `SpGistLeafTupleData` in `src/include/access/spgist_private.h`.
 pub(super) fn take_leaf<'a>(data: &mut Reader<'a>) -> Result<&'a [u8], RedoFault> {
-    let bits = data.clone().u32_le()?;
+    let bits = {
+        let mut ahead = *data;
+        ahead.u32_le()?
+    };
     take_sized(data, usize::try_from(bits >> 2).unwrap_or(usize::MAX))
 }
 
 /// The next inner tuple that a record holds.
 pub(super) fn take_inner<'a>(data: &mut Reader<'a>) -> Result<&'a [u8], RedoFault> {
-    let mut ahead = data.clone();
+    let mut ahead = *data;
     ahead.u32_le()?;
     let size = ahead.u16_le()?.into();
     take_sized(data, size)
@@ -229,7 +234,8 @@ impl Remains {
     }
 }
 
-/// Removes tuples, in the order in which the server does, so that the bytes come to lie as there. `numbers` gets sorted.
+/// Removes tuples, in the order in which the server does, so that the bytes come to lie as there. `numbers` gets
+/// sorted.
 ///
 /// # Source
 /// `spgPageIndexMultiDelete` in `src/backend/access/spgist/spgdoinsert.c`.
@@ -299,8 +305,8 @@ pub(super) fn set_next(
     Ok(page.put(id.offset() + 4, &info.to_le_bytes())?)
 }
 
-/// Sets where a node of an inner tuple leads. The tuple has the number of nodes and the size of the prefix in its first 4 bytes; nodes,
-/// with the header of index tuples each, follow the prefix.
+/// Sets where a node of an inner tuple leads. The tuple has the number of nodes and the size of the prefix in its first
+/// 4 bytes; nodes, with the header of index tuples each, follow the prefix.
 ///
 /// # Source
 /// `spgUpdateNodeLink` in `src/backend/access/spgist/spgdoinsert.c`, `SpGistInnerTupleData` in
@@ -324,7 +330,8 @@ pub(super) fn set_node(
         .into());
     }
     for _ in 0..node {
-        let size = TupleHeader::parse(tuple.clone().take(TupleHeader::LEN)?)?.size();
+        let mut ahead = tuple;
+        let size = TupleHeader::parse(ahead.take(TupleHeader::LEN)?)?.size();
         tuple.take(size)?;
     }
     let place = start + tuple.offset();

@@ -5,7 +5,8 @@ use crate::read::{OutOfBytes, Reader};
 use crate::storage::page::OffsetNumber;
 use crate::types::TransactionId;
 
-/// What redirects need to know: the transaction that they are for, and whether the index is being built and so needs none.
+/// What redirects need to know: the transaction that they are for, and whether the index is being built and so needs
+/// none.
 ///
 /// # Source
 /// `spgxlogState` in `src/include/access/spgxlog.h`.
@@ -106,7 +107,7 @@ impl<'a> MoveLeafs<'a> {
     }
 
     pub(super) fn lists(&self) -> Result<Moved<'a>, OutOfBytes> {
-        let mut data = self.data.clone();
+        let mut data = self.data;
         let moved = usize::from(self.moved);
         let added = if self.replaces_dead { 1 } else { moved + 1 };
         Ok(Moved {
@@ -251,7 +252,7 @@ impl<'a> PickSplit<'a> {
     }
 
     pub(super) fn lists(&self) -> Result<Picked<'a>, OutOfBytes> {
-        let mut data = self.data.clone();
+        let mut data = self.data;
         let inserted = usize::from(self.inserted);
         Ok(Picked {
             deleted: data.take(usize::from(self.deleted) * 2)?,
@@ -300,7 +301,7 @@ impl<'a> VacuumLeaf<'a> {
     }
 
     pub(super) fn lists(&self) -> Result<Vacuumed<'a>, OutOfBytes> {
-        let mut data = self.data.clone();
+        let mut data = self.data;
         let mut list = |count: u16| data.take(usize::from(count) * 2);
         Ok(Vacuumed {
             dead: list(self.dead)?,
@@ -360,6 +361,7 @@ impl<'a> VacuumRedirect<'a> {
     }
 
     pub(super) fn list(&self) -> Result<&'a [u8], OutOfBytes> {
-        self.data.clone().take(usize::from(self.count) * 2)
+        let mut data = self.data;
+        data.take(usize::from(self.count) * 2)
     }
 }

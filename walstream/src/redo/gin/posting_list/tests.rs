@@ -17,7 +17,10 @@ fn list_of(items: &[u64]) -> Vec<u8> {
 }
 
 fn pointers(items: &[u64]) -> Vec<u8> {
-    let pointer = |item: &u64| item_pointer((item >> 11) as u32, (item & 0x7FF) as u16);
+    let pointer = |item: &u64| {
+        let block = u32::try_from(item >> 11).unwrap();
+        item_pointer(block, u16::try_from(item & 0x7FF).unwrap())
+    };
     items.iter().flat_map(pointer).collect()
 }
 
