@@ -22,6 +22,8 @@
 mod consistency;
 mod control;
 mod counters;
+#[cfg(test)]
+mod crash_tests;
 mod directories;
 mod effects;
 mod key_hasher;
@@ -46,7 +48,7 @@ mod target;
 mod unlogged;
 mod wal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -70,11 +72,14 @@ use crate::exit::Exit;
 use crate::mirror::lock::MirrorLock;
 use crate::wal_reader::{Cancel, Flow, ReadEnd, RecordVisitor, SegmentReader, Stopped, judge_end};
 use crate::wal_sink::DiskStorage;
+use control::Control;
+use layout::ClusterLayout;
 use options::ReplayArgs;
 use progress::{Bar, Silent, summary_json, summary_text};
 use replayer::Replayer;
 use start::Start;
 use storage::DataStorage;
+use unlogged::restore_unlogged;
 use wal::ReplayWal;
 
 /// What to replay onto what.
@@ -204,6 +209,23 @@ pub fn replay<S: DataStorage>(
         counters: replayer.counters,
         elapsed: began.elapsed(),
     })
+}
+
+/// Makes unlogged relations anew, empty, as recovery does at its end; to be done once no more is replayed. Gives the number of files.
+///
+/// # Errors
+/// [`ReplayError`]; it may be called again.
+pub fn restore_unlogged_relations<S: DataStorage>(
+    storage: &S,
+    directory: &Path,
+) -> Result<u64, ReplayError> {
+    let control = Control::read(storage.clone(), directory)?.content;
+    let dialect = control.dialect().map_err(|source| ReplayError::Control {
+        path: directory.join("global").join("pg_control"),
+        source,
+    })?;
+    let layout = ClusterLayout::new(directory, dialect, &control);
+    Ok(restore_unlogged(storage, &layout)?)
 }
 
 /// Hands records to the replayer, and keeps why it cannot go on.

@@ -208,7 +208,8 @@ impl PageCache {
     }
 
     /// Pages in the cache.
-    pub(super) fn pages(&self) -> usize {
+    #[cfg(test)]
+    fn pages(&self) -> usize {
         self.table.len()
     }
 
