@@ -30,7 +30,8 @@ fn check(major: u32) -> Result<()> {
     fs::write(&script, SESSION)?;
     let mut cluster = ClusterOptions::default()
         .programs(&server_version(major)?)
-        .checksums()
+        .own_system()
+        .initdb_option("--data-checksums")
         .set("max_prepared_transactions", "5")
         .set("track_commit_timestamp", "on")
         .set("wal_keep_size", "2GB")
