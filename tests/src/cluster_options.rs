@@ -41,6 +41,13 @@ impl ClusterOptions {
         self
     }
 
+    /// Several settings in `postgresql.conf`.
+    #[must_use]
+    pub fn with(self, settings: &[(&str, &str)]) -> Self {
+        let set = |options: Self, (name, value): &(&str, &str)| options.set(name, value);
+        settings.iter().fold(self, set)
+    }
+
     /// An option of `initdb`, such as `--wal-segsize=1`.
     #[must_use]
     pub fn initdb_option(mut self, option: &str) -> Self {

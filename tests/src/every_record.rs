@@ -21,6 +21,21 @@ const STATEMENTS: &[&str] = &[
     "BEGIN; CREATE TABLE gone (a int); INSERT INTO gone VALUES (1); ROLLBACK",
     "TRUNCATE copied",
     "DROP TABLE copied",
+    "CREATE TABLE loaded (a int, b text); COPY loaded (a) FROM PROGRAM 'seq 2000'",
+    "COPY loaded (a) FROM PROGRAM 'seq 9'",
+    "BEGIN; TRUNCATE loaded; COPY loaded (a) FROM PROGRAM 'seq 2000' WITH (FREEZE); COMMIT",
+    "VACUUM (FREEZE) loaded",
+    "COPY loaded (a) FROM PROGRAM 'seq 9'",
+    "SELECT * FROM loaded WHERE ctid = '(0,1)' FOR UPDATE",
+    "UPDATE loaded SET b = repeat('z', 2000) WHERE ctid < '(1,1)'",
+    "DELETE FROM loaded WHERE a % 3 = 0",
+    "VACUUM loaded",
+    "TRUNCATE loaded RESTART IDENTITY CASCADE",
+    // A chain of versions that is pruned again and again, with line pointers freed at the array's end.
+    "CREATE TABLE hot (k int PRIMARY KEY, n int, pad text); INSERT INTO hot VALUES (1, 0, repeat('x', 200))",
+    "DO $$ BEGIN FOR i IN 1..200 LOOP UPDATE hot SET n = i; COMMIT; END LOOP; END $$",
+    "CREATE TABLE parts (k int, v int) PARTITION BY LIST (k); CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1); \
+     CREATE TABLE part_2 PARTITION OF parts FOR VALUES IN (2); INSERT INTO parts VALUES (1, 1); UPDATE parts SET k = 2",
     // Locks of several transactions at once; the prepared ones hold theirs.
     "BEGIN; SELECT * FROM t WHERE id = 1 FOR KEY SHARE; PREPARE TRANSACTION 'sharing'",
     "SELECT * FROM t WHERE id = 1 FOR SHARE",
@@ -45,12 +60,63 @@ const STATEMENTS: &[&str] = &[
     "INSERT INTO i SELECT g, md5(g::text), ARRAY[g], point(g, -g), 1 FROM generate_series(1, 3000) g",
     "DELETE FROM i",
     "VACUUM i",
+    // The second time, pages that the first one deleted are free to be used again.
+    "SELECT txid_current()",
+    "VACUUM i",
     "INSERT INTO i SELECT g, md5(g::text), ARRAY[g], point(g, -g), 1 FROM generate_series(1, 3000) g",
     "VACUUM FULL i",
-    "CREATE TABLE posted (c int[]); CREATE INDEX ON posted USING gin (c) WITH (fastupdate = off)",
-    "INSERT INTO posted SELECT ARRAY[1] FROM generate_series(1, 20000)",
-    "DELETE FROM posted WHERE ctid < '(60, 0)'",
+    // A tree of postings: pages in its middle go, lists get items in their middle.
+    "CREATE TABLE posted (c int[], n int) WITH (fillfactor = 10); CREATE INDEX posts ON posted USING gin (c) WITH (fastupdate = off)",
+    "INSERT INTO posted SELECT ARRAY[1], g FROM generate_series(1, 3500) g",
+    "DROP INDEX posts; INSERT INTO posted SELECT ARRAY[1], g FROM generate_series(3501, 30000) g",
+    "CREATE INDEX ON posted USING gin (c) WITH (fastupdate = off)",
+    "DELETE FROM posted WHERE n % 5 = 0 OR n BETWEEN 5000 AND 25000",
     "VACUUM posted",
+    "INSERT INTO posted SELECT ARRAY[1], g FROM generate_series(1, 9000) g",
+    // Dead rows that an index scan found make room; rows of one hash value move together.
+    "CREATE TABLE same (a int, p point, n int) WITH (fillfactor = 10); \
+     CREATE INDEX ON same USING hash (a); CREATE INDEX ON same USING gist (p)",
+    "INSERT INTO same SELECT 1, point(1, 1), g FROM generate_series(1, 1800) g",
+    "DELETE FROM same WHERE n % 3 = 0",
+    "VACUUM same",
+    "DELETE FROM same WHERE n > 600",
+    "SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT count(n) FROM same WHERE a = 1; \
+     SELECT count(n) FROM same WHERE p <@ box '((0, 0), (2, 2))'",
+    "INSERT INTO same SELECT 1, point(1, 1), g FROM generate_series(1, 800) g",
+    // More ranges than a page of their map holds; summaries that outgrow their page.
+    "CREATE TABLE sparse (n int, pad text) WITH (fillfactor = 10)",
+    "INSERT INTO sparse SELECT g, repeat('x', 900) FROM generate_series(1, 1500) g",
+    "CREATE INDEX ON sparse USING brin (n, pad) WITH (pages_per_range = 1)",
+    "UPDATE sparse SET pad = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 12) i) WHERE n < 200",
+    // B-trees: posting lists that are made, split by rows in their middle, split with their page, and lose rows.
+    "CREATE TABLE dups (k int, n int, pad text) WITH (autovacuum_enabled = off); CREATE INDEX ON dups (k); CREATE INDEX ON dups (n)",
+    "INSERT INTO dups SELECT CASE WHEN g % 2 = 0 THEN g % 900 ELSE 100000 + g END, g % 3 FROM generate_series(1, 20000) g",
+    "DELETE FROM dups WHERE k >= 100000 OR (n = 0 AND k % 7 = 0)",
+    "VACUUM dups",
+    "INSERT INTO dups SELECT g * 2 % 900, 7 FROM generate_series(1, 10000) g",
+    // Versions of rows that only the index has still: it deletes them when it needs room.
+    "DO $$ BEGIN FOR i IN 1..40 LOOP UPDATE dups SET n = 100 - i % 2 WHERE ctid IN (SELECT ctid FROM dups WHERE k = 2 \
+     LIMIT 20); COMMIT; END LOOP; END $$",
+    "DELETE FROM dups WHERE k < 100",
+    "SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT count(pad) FROM dups WHERE k < 100; \
+     INSERT INTO dups SELECT g % 100, 2 FROM generate_series(1, 3000) g",
+    // Hash: tuples that move together, and dead ones that make room.
+    "CREATE TABLE h (a int, pad text) WITH (autovacuum_enabled = off); CREATE INDEX ON h USING hash (a)",
+    "INSERT INTO h SELECT 1 FROM generate_series(1, 3000); INSERT INTO h SELECT g FROM generate_series(1, 300) g",
+    "DELETE FROM h WHERE a = 1 AND ctid::text ~ '[13579]\\)$'",
+    "VACUUM h",
+    "INSERT INTO h SELECT 2 FROM generate_series(1, 300)",
+    "DELETE FROM h WHERE a = 2",
+    "SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT count(pad) FROM h WHERE a = 2; \
+     INSERT INTO h SELECT 2 FROM generate_series(1, 600)",
+    // SP-GiST: a root that is a leaf, prefixes that are split, nodes that are added, nulls.
+    "CREATE TABLE sp (t text) WITH (autovacuum_enabled = off); CREATE INDEX ON sp USING spgist (t)",
+    "INSERT INTO sp VALUES ('a'), ('b'), (NULL), ('c')",
+    "DELETE FROM sp WHERE t = 'b'",
+    "VACUUM sp",
+    "INSERT INTO sp SELECT repeat('prefix', 10) || g FROM generate_series(1, 2000) g",
+    "INSERT INTO sp SELECT left(repeat('prefix', 10), g % 60) || chr(65 + g % 50) || g FROM generate_series(1, 3000) g",
+    "INSERT INTO sp SELECT NULL FROM generate_series(1, 1000)",
     // Catalogs and what is beside them.
     "CREATE SEQUENCE s; SELECT nextval('s')",
     "VACUUM FULL pg_class",
@@ -81,19 +147,43 @@ const STATEMENTS: &[&str] = &[
 /// # Errors
 /// When the server or a statement fails.
 pub fn run(major: u32) -> Result<Cluster> {
+    run_with(major, &[])
+}
+
+/// As [`run`], with further settings.
+///
+/// # Errors
+/// When the server or a statement fails.
+pub fn run_with(major: u32, settings: &[(&str, &str)]) -> Result<Cluster> {
+    let mut cluster = options(major)?.with(settings).start()?;
+    work(&mut cluster, major)?;
+    Ok(cluster)
+}
+
+/// What a server needs for the workload.
+///
+/// # Errors
+/// When there is no server of this version.
+pub fn options(major: u32) -> Result<ClusterOptions> {
     let keep = if major == 12 {
-        ("wal_keep_segments", "64")
+        ("wal_keep_segments", "128")
     } else {
         ("wal_keep_size", "1GB")
     };
-    let mut cluster = ClusterOptions::default()
+    Ok(ClusterOptions::default()
         .programs(&server_version(major)?)
         .set("wal_level", "logical")
         .set("wal_log_hints", "on")
         .set("track_commit_timestamp", "on")
         .set(keep.0, keep.1)
-        .set("max_wal_size", "2GB")
-        .start()?;
+        .set("max_wal_size", "2GB"))
+}
+
+/// Runs the workload on a server of these [`options`], and stops it.
+///
+/// # Errors
+/// When a statement fails.
+pub fn work(cluster: &mut Cluster, major: u32) -> Result<()> {
     for sql in STATEMENTS {
         cluster.query(sql)?;
     }
@@ -121,5 +211,5 @@ pub fn run(major: u32) -> Result<Cluster> {
     cluster.alter_system("full_page_writes", "off")?;
     cluster.query("CHECKPOINT")?;
     cluster.stop(StopMode::Fast)?;
-    Ok(cluster)
+    Ok(())
 }

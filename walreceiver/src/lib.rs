@@ -13,6 +13,7 @@ pub mod hub;
 pub mod init;
 pub mod mirror;
 pub mod receive;
+pub mod replay;
 pub mod run;
 pub mod status;
 pub mod wal_reader;

@@ -18,6 +18,7 @@ pub mod pg_time;
 pub mod protocol;
 pub mod read;
 pub mod read_buffer;
+pub mod redo;
 pub mod storage;
 pub mod sync;
 pub mod timeline;

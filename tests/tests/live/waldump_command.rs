@@ -336,14 +336,15 @@ fn line_of(record: &Value) -> Result<String> {
         Ok(format!("{high}/{low:0>8}"))
     };
     let mut line = format!(
-        "rmgr: {:<11} len (rec/tot): {:>6}/{:>6}, tx: {:>10}, lsn: {}, prev {}, desc: {} ",
+        "rmgr: {:<11} len (rec/tot): {:>6}/{:>6}, tx: {:>10}, lsn: {}, prev {}, desc: {} {}",
         text("rmgr")?,
         record["rec_len"].to_string(),
         record["total_len"].to_string(),
         record["xid"].to_string(),
         lsn("lsn")?,
         lsn("prev")?,
-        text("type")?
+        text("type")?,
+        record["desc"].as_str().unwrap_or_default()
     );
     for block in record["blocks"].as_array().context("no blocks")? {
         let fork = match block["fork"].as_str().context("no fork")? {

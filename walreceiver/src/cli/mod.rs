@@ -41,6 +41,7 @@ enum Command {
     Status(crate::status::options::StatusArgs),
     Activate(crate::activate::options::ActivateArgs),
     Demo(crate::demo::DemoArgs),
+    Replay(crate::replay::options::ReplayArgs),
     Waldump(crate::waldump::options::WaldumpArgs),
     Receive(crate::receive::ReceiveArgs),
 }
@@ -100,6 +101,7 @@ async fn dispatch(command: Command) -> Exit {
         Command::Status(args) => crate::status::run_command(args).await,
         Command::Activate(args) => crate::activate::run_command(args).await,
         Command::Demo(args) => crate::demo::run_command(args).await,
+        Command::Replay(args) => crate::replay::run_command(args).await,
         Command::Waldump(args) => crate::waldump::run_command(args).await,
         Command::Receive(args) => crate::receive::main(&args.arguments),
     }

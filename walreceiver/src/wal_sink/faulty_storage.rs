@@ -25,6 +25,7 @@ pub enum Operation {
     Open,
     Size,
     Preallocate,
+    Resize,
     WriteAt,
     ReadAt,
     SyncData,
@@ -176,6 +177,21 @@ impl FaultyStorage {
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
         self.lock().names.keys().cloned().collect()
+    }
+
+    /// Cuts a file, or lets it grow by zeros. That is on the disk only after a sync, or where power loss lets it be.
+    ///
+    /// # Errors
+    /// What was injected.
+    pub fn resize(&self, file: FaultyFile, size: u64) -> io::Result<()> {
+        let mut world = self.call(Operation::Resize)?;
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        let inode = world.inode(file)?;
+        let first = u64::try_from(inode.shown.len().min(size)).unwrap_or(u64::MAX) / SECTOR;
+        let last = u64::try_from(inode.shown.len().max(size)).unwrap_or(u64::MAX) / SECTOR;
+        inode.shown.resize(size, 0);
+        inode.dirty.extend(first..=last);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {

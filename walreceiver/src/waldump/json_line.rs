@@ -1,13 +1,14 @@
 //! A record as a line of JSON.
 //!
 //! ```json
-//! {"lsn":"0/1A5B2F8","prev":"0/1A5B2B8","end":"0/1A5B338","rmgr":"Heap","type":"INSERT","rec_len":59,
-//!  "total_len":8251,"xid":735,"blocks":[{"id":0,"rel":"1663/5/1259","fork":"main","block":0,
+//! {"lsn":"0/1A5B2F8","prev":"0/1A5B2B8","end":"0/1A5B338","rmgr":"Heap","type":"INSERT","desc":"off 3 flags 0x00",
+//!  "rec_len":59,"total_len":8251,"xid":735,"blocks":[{"id":0,"rel":"1663/5/1259","fork":"main","block":0,
 //!  "image":{"apply":true,"len":8192,"hole_offset":0,"hole_length":0,"compression":null}}]}
 //! ```
 //!
-//! `end` is where the next record may start. A block without `image` has none; `will_init`, `origin` and
-//! `toplevel_xid` are there when the record has them. No text in it can need escaping.
+//! `end` is where the next record may start. `desc` is what `pg_waldump` prints after the type, left out where that is nothing. A
+//! block without `image` has none; `will_init`, `origin` and `toplevel_xid` are there when the record has them. No text but `desc`
+//! can need escaping.
 
 use walstream::Dialect;
 use walstream::wal::record::{BlockSummary, ImageSummary, Record, RecordSummary};
@@ -19,6 +20,7 @@ pub(super) fn append(
     out: &mut Vec<u8>,
     record: &Record<'_>,
     summary: &RecordSummary,
+    description: &str,
     dialect: &Dialect,
 ) {
     let header = &record.header;
@@ -37,6 +39,11 @@ pub(super) fn append(
     out.extend_from_slice(b"\",\"type\":\"");
     out.extend_from_slice(header.type_name(dialect).as_str().as_bytes());
     out.push(b'"');
+    if !description.is_empty() {
+        out.extend_from_slice(b",\"desc\":");
+        // Into memory, and text always is text to JSON.
+        let _ = serde_json::to_writer(&mut *out, description);
+    }
     let rec_len = header.total_len.saturating_sub(summary.lengths.image_len);
     number(out, "rec_len", rec_len.into());
     number(out, "total_len", header.total_len.into());

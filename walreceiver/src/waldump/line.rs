@@ -6,7 +6,7 @@ use walstream::wal::record::{BlockSummary, ImageSummary, Record, RecordSummary};
 
 use super::number::{decimal, padded, padded_lsn};
 
-/// Appends the line of a record. With `details`, each block reference has a line of its own.
+/// Appends the line of a record, with its description. With `details`, each block reference has a line of its own.
 ///
 /// # Source
 /// `XLogDumpDisplayRecord` in `src/bin/pg_waldump/pg_waldump.c`, `XLogRecGetBlockRefInfo` in
@@ -15,6 +15,7 @@ pub(super) fn append(
     out: &mut Vec<u8>,
     record: &Record<'_>,
     summary: &RecordSummary,
+    description: &str,
     dialect: &Dialect,
     details: bool,
 ) {
@@ -40,8 +41,8 @@ pub(super) fn append(
     padded_lsn(out, header.prev);
     out.extend_from_slice(b", desc: ");
     out.extend_from_slice(header.type_name(dialect).as_str().as_bytes());
-    // What the record type's fields say stands here, once records are replayed.
     out.push(b' ');
+    out.extend_from_slice(description.as_bytes());
     if details {
         out.push(b'\n');
         for block in summary.blocks() {

@@ -6,10 +6,11 @@
 //! | `input` | which segments are meant |
 //! | `dump`, `follow`, `live` | records of segments, of segments that grow, of a server's stream |
 //! | `filter`, `visit` | which records, and what becomes of them |
-//! | `line`, `json_line`, `number` | as text |
+//! | `line`, `json_line`, `number`, `description`, `local_time` | as text |
 //! | `statistics`, `statistics_table` | as counts |
 //! | `output` | in order, to standard output |
 
+mod description;
 pub mod dump;
 pub mod filter;
 mod follow;
@@ -18,6 +19,7 @@ mod json_line;
 mod line;
 pub mod live;
 pub mod live_error;
+mod local_time;
 mod number;
 pub mod options;
 pub mod output;

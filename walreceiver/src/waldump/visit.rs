@@ -6,7 +6,7 @@ use walstream::{Dialect, Lsn};
 
 use super::filter::RecordFilter;
 use super::statistics::Statistics;
-use super::{json_line, line};
+use super::{description, json_line, line};
 use crate::wal_reader::{Flow, RecordVisitor};
 
 /// Text is handed over in pieces of about this many bytes.
@@ -48,6 +48,8 @@ pub struct DumpPlan {
 pub struct DumpVisitor<'p> {
     plan: &'p DumpPlan,
     summary: RecordSummary,
+    /// Of the record at hand.
+    description: String,
     /// Start of the first record from the plan's start on, taken or not.
     pub first: Option<Lsn>,
     /// Records taken.
@@ -69,6 +71,7 @@ impl<'p> DumpVisitor<'p> {
         Self {
             plan,
             summary: RecordSummary::default(),
+            description: String::new(),
             first: None,
             taken: 0,
             text,
@@ -100,16 +103,26 @@ impl RecordVisitor for DumpVisitor<'_> {
             }
             self.summary.lengths
         };
+        if !by_length {
+            description::describe(record, &plan.dialect, &mut self.description)?;
+        }
         match plan.form {
             Form::Text { details } => line::append(
                 &mut self.text,
                 record,
                 &self.summary,
+                &self.description,
                 &plan.dialect,
                 details,
             ),
             Form::Json => {
-                json_line::append(&mut self.text, record, &self.summary, &plan.dialect);
+                json_line::append(
+                    &mut self.text,
+                    record,
+                    &self.summary,
+                    &self.description,
+                    &plan.dialect,
+                );
             }
             Form::Statistics => {
                 if let Some(statistics) = &mut self.statistics {

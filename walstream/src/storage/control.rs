@@ -360,7 +360,7 @@ impl ControlFile {
 ///
 /// # Source
 /// `CATALOG_VERSION_NO` in each version's `src/include/catalog/catversion.h`.
-const fn catalog_version(major: PgMajor) -> u32 {
+pub(super) const fn catalog_version(major: PgMajor) -> u32 {
     match major {
         PgMajor::V12 => 201_909_212,
         PgMajor::V13 => 202_007_201,

@@ -42,6 +42,46 @@ impl RmgrId {
     pub const XLOG: Self = Self(0);
     /// `RM_XACT_ID`: commits, aborts, prepared transactions.
     pub const TRANSACTION: Self = Self(1);
+    /// `RM_SMGR_ID`: relation files that are made and cut.
+    pub const STORAGE: Self = Self(2);
+    /// `RM_CLOG_ID`: transaction status.
+    pub const CLOG: Self = Self(3);
+    /// `RM_DBASE_ID`: databases' directories.
+    pub const DATABASE: Self = Self(4);
+    /// `RM_TBLSPC_ID`: tablespaces' directories.
+    pub const TABLESPACE: Self = Self(5);
+    /// `RM_MULTIXACT_ID`: rows that several transactions lock.
+    pub const MULTIXACT: Self = Self(6);
+    /// `RM_RELMAP_ID`: file numbers of the catalogs that every session needs first.
+    pub const RELMAP: Self = Self(7);
+    /// `RM_STANDBY_ID`: running transactions, locks, invalidations.
+    pub const STANDBY: Self = Self(8);
+    /// `RM_HEAP2_ID`: heap: pruning, freezing, many rows at once.
+    pub const HEAP2: Self = Self(9);
+    /// `RM_HEAP_ID`: heap: rows.
+    pub const HEAP: Self = Self(10);
+    /// `RM_BTREE_ID`: B-tree.
+    pub const BTREE: Self = Self(11);
+    /// `RM_HASH_ID`: hash index.
+    pub const HASH: Self = Self(12);
+    /// `RM_GIN_ID`: GIN.
+    pub const GIN: Self = Self(13);
+    /// `RM_GIST_ID`: GiST.
+    pub const GIST: Self = Self(14);
+    /// `RM_SEQ_ID`: sequences.
+    pub const SEQUENCE: Self = Self(15);
+    /// `RM_SPGIST_ID`: SP-GiST.
+    pub const SPGIST: Self = Self(16);
+    /// `RM_BRIN_ID`: BRIN.
+    pub const BRIN: Self = Self(17);
+    /// `RM_COMMIT_TS_ID`: commit timestamps.
+    pub const COMMIT_TS: Self = Self(18);
+    /// `RM_REPLORIGIN_ID`: progress of logical replication.
+    pub const REPLICATION_ORIGIN: Self = Self(19);
+    /// `RM_GENERIC_ID`: pieces of pages, as extensions log them.
+    pub const GENERIC: Self = Self(20);
+    /// `RM_LOGICALMSG_ID`: messages for logical decoding.
+    pub const LOGICAL_MESSAGE: Self = Self(21);
 
     /// Whether records of this dialect may have this number.
     ///

@@ -1,0 +1,576 @@
+//! [`RelationFiles`]: the files of relations, read and written by block.
+//!
+//! A fork is one or more files of at most 1 GB. How many blocks it has is known here from when it is first used, and may be more than
+//! its files hold: a page that redo adds is written when the cache gives it up, and the files get their full length at the
+//! latest at the next restartpoint. Only so many files are open at a time.
+//!
+//! **Invariant:** a segment is written only when those before it have their full size, so that the blocks of a fork can always be
+//! counted from its files as the server counts them.
+//!
+//! # Source
+//! `src/backend/storage/smgr/md.c`; `XLogReadBufferExtended` in `src/backend/access/transam/xlogutils.c`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+
+use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
+
+use super::key_hasher::KeyHashing;
+use super::layout::{ClusterLayout, segment_path};
+use super::storage::DataStorage;
+use crate::mirror::durable::FileError;
+
+/// Every fork there is.
+pub(super) const FORKS: [ForkNumber; 4] = [
+    ForkNumber::Main,
+    ForkNumber::FreeSpaceMap,
+    ForkNumber::VisibilityMap,
+    ForkNumber::Init,
+];
+
+/// Number of a fork while this process runs; used again when the fork was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ForkId(pub(super) u32);
+
+#[derive(Debug)]
+pub(super) struct RelationFiles<S: DataStorage> {
+    storage: S,
+    layout: ClusterLayout,
+    forks: Vec<Option<Fork<S::File>>>,
+    free: Vec<ForkId>,
+    by_name: HashMap<(RelFileLocator, ForkNumber), ForkId, KeyHashing>,
+    /// The fork asked for last: records come in runs of one relation.
+    last: Option<(RelFileLocator, ForkNumber, ForkId)>,
+    /// Segments that are open, in the order in which the hand goes round.
+    open: Vec<(ForkId, u32)>,
+    hand: usize,
+    open_limit: usize,
+    /// Directories in which files were made or removed.
+    unsynced_directories: BTreeSet<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Fork<F> {
+    locator: RelFileLocator,
+    fork: ForkNumber,
+    path: PathBuf,
+    /// How many blocks it has.
+    blocks: BlockNumber,
+    /// How many of them its files hold.
+    disk_blocks: BlockNumber,
+    segments: Vec<Segment<F>>,
+}
+
+#[derive(Debug)]
+struct Segment<F> {
+    file: Option<F>,
+    /// Written since it was last synced.
+    unsynced: bool,
+    /// Used since the hand last came by.
+    used: bool,
+}
+
+impl<F> Default for Segment<F> {
+    fn default() -> Self {
+        Self {
+            file: None,
+            unsynced: false,
+            used: false,
+        }
+    }
+}
+
+/// An id that is not in use: our own mistake.
+fn no_fork() -> FileError {
+    FileError {
+        operation: "use",
+        path: PathBuf::new(),
+        source: io::Error::other("a fork that is not open"),
+    }
+}
+
+impl<S: DataStorage> RelationFiles<S> {
+    pub(super) fn new(storage: S, layout: ClusterLayout, open_limit: usize) -> Self {
+        Self {
+            storage,
+            layout,
+            forks: Vec::new(),
+            free: Vec::new(),
+            by_name: HashMap::default(),
+            last: None,
+            open: Vec::new(),
+            hand: 0,
+            open_limit: open_limit.max(1),
+            unsynced_directories: BTreeSet::new(),
+        }
+    }
+
+    /// A fork; made, empty, if there is none, as redo does with what a later record dropped.
+    pub(super) fn fork(
+        &mut self,
+        locator: RelFileLocator,
+        fork: ForkNumber,
+    ) -> Result<ForkId, FileError> {
+        if let Some(found) = self.find(locator, fork)? {
+            return Ok(found);
+        }
+        let path = self.layout.fork_path(locator, fork);
+        let made = match self.storage.create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let directory = path.parent().unwrap_or(Path::new("."));
+                self.storage
+                    .make_directory(directory)
+                    .map_err(FileError::of("create directory", directory))?;
+                self.storage.create(&path)
+            }
+            made => made,
+        };
+        let file = made.map_err(FileError::of("create", &path))?;
+        self.directory_changed(&path);
+        let segment = Segment {
+            file: Some(file),
+            unsynced: true,
+            used: true,
+        };
+        self.add(locator, fork, path, 0, vec![segment])
+    }
+
+    /// A fork, if there is one.
+    pub(super) fn find(
+        &mut self,
+        locator: RelFileLocator,
+        fork: ForkNumber,
+    ) -> Result<Option<ForkId>, FileError> {
+        if let Some((last, last_fork, id)) = self.last
+            && last == locator
+            && last_fork == fork
+        {
+            return Ok(Some(id));
+        }
+        if let Some(id) = self.by_name.get(&(locator, fork)).copied() {
+            self.last = Some((locator, fork, id));
+            return Ok(Some(id));
+        }
+        let path = self.layout.fork_path(locator, fork);
+        let mut blocks: BlockNumber = 0;
+        let mut segments = Vec::new();
+        loop {
+            let number = u32::try_from(segments.len()).unwrap_or(u32::MAX);
+            let segment = segment_path(&path, number);
+            let file = match self.storage.open(&segment) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(FileError::of("open", &segment)(error)),
+            };
+            let size = self
+                .storage
+                .size(&file)
+                .map_err(FileError::of("read", &segment))?;
+            // A block that is there in part does not count.
+            let held = size / u64::try_from(self.layout.block_size).unwrap_or(u64::MAX);
+            let held = u32::try_from(held).unwrap_or(u32::MAX);
+            blocks = blocks.saturating_add(held.min(self.layout.segment_blocks));
+            // Of a fork with many segments the first stays open.
+            segments.push(Segment {
+                file: segments.is_empty().then_some(file),
+                unsynced: false,
+                used: true,
+            });
+            if held < self.layout.segment_blocks {
+                break;
+            }
+        }
+        if segments.is_empty() {
+            return Ok(None);
+        }
+        self.add(locator, fork, path, blocks, segments).map(Some)
+    }
+
+    fn add(
+        &mut self,
+        locator: RelFileLocator,
+        fork: ForkNumber,
+        path: PathBuf,
+        blocks: BlockNumber,
+        segments: Vec<Segment<S::File>>,
+    ) -> Result<ForkId, FileError> {
+        let entry = Fork {
+            locator,
+            fork,
+            path,
+            blocks,
+            disk_blocks: blocks,
+            segments,
+        };
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => {
+                self.forks.push(None);
+                ForkId(u32::try_from(self.forks.len() - 1).unwrap_or(u32::MAX))
+            }
+        };
+        *self.slot(id).ok_or_else(no_fork)? = Some(entry);
+        self.by_name.insert((locator, fork), id);
+        self.last = Some((locator, fork, id));
+        self.make_room();
+        self.open.push((id, 0));
+        Ok(id)
+    }
+
+    fn slot(&mut self, id: ForkId) -> Option<&mut Option<Fork<S::File>>> {
+        self.forks.get_mut(usize::try_from(id.0).ok()?)
+    }
+
+    fn get_mut(&mut self, id: ForkId) -> Result<&mut Fork<S::File>, FileError> {
+        self.slot(id).and_then(Option::as_mut).ok_or_else(no_fork)
+    }
+
+    fn get(&self, id: ForkId) -> Option<&Fork<S::File>> {
+        self.forks.get(usize::try_from(id.0).ok()?)?.as_ref()
+    }
+
+    /// Which fork an id stands for.
+    pub(super) fn name(&self, id: ForkId) -> Option<(RelFileLocator, ForkNumber)> {
+        self.get(id).map(|fork| (fork.locator, fork.fork))
+    }
+
+    /// The file that holds a block.
+    pub(super) fn path_of(&self, id: ForkId, block: BlockNumber) -> PathBuf {
+        let segment = block / self.layout.segment_blocks;
+        self.get(id)
+            .map(|fork| segment_path(&fork.path, segment))
+            .unwrap_or_default()
+    }
+
+    /// How many blocks a fork has.
+    pub(super) fn blocks(&self, id: ForkId) -> BlockNumber {
+        self.get(id).map_or(0, |fork| fork.blocks)
+    }
+
+    /// Lets a fork grow, by blocks of zeros, so that it has at least so many.
+    pub(super) fn extend(&mut self, id: ForkId, blocks: BlockNumber) -> Result<(), FileError> {
+        let fork = self.get_mut(id)?;
+        fork.blocks = fork.blocks.max(blocks);
+        Ok(())
+    }
+
+    /// Reads a block; zeros where the files do not hold it.
+    pub(super) fn read(
+        &mut self,
+        id: ForkId,
+        block: BlockNumber,
+        page: &mut [u8],
+    ) -> Result<(), FileError> {
+        let fork = self.get_mut(id)?;
+        if block >= fork.disk_blocks {
+            page.fill(0);
+            return Ok(());
+        }
+        let (segment, offset) = self.place(block);
+        self.open_segment(id, segment)?;
+        let Some((file, path)) = self.opened(id, segment) else {
+            return Err(no_fork());
+        };
+        let mut done = 0;
+        while let Some(rest) = page.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset + u64::try_from(done).unwrap_or(u64::MAX);
+            match self.storage.read_at(file, rest, at) {
+                Ok(0) => {
+                    rest.fill(0);
+                    return Ok(());
+                }
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(FileError::of("read", &segment_path(path, segment))(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes pages that follow each other and lie in one segment.
+    pub(super) fn write(
+        &mut self,
+        id: ForkId,
+        block: BlockNumber,
+        pages: &mut [IoSlice<'_>],
+    ) -> Result<(), FileError> {
+        let count = u32::try_from(pages.len()).unwrap_or(u32::MAX);
+        let (segment, mut offset) = self.place(block);
+        self.fill_segments_before(id, segment)?;
+        self.open_segment(id, segment)?;
+        let storage = self.storage.clone();
+        let fork = self.get_mut(id)?;
+        let path = &fork.path;
+        let Some((file, unsynced)) = fork
+            .segments
+            .get_mut(to_usize(segment))
+            .and_then(|segment| Some((segment.file.as_ref()?, &mut segment.unsynced)))
+        else {
+            return Err(no_fork());
+        };
+        *unsynced = true;
+        let mut left = pages;
+        while !left.is_empty() {
+            match storage.write_at(file, left, offset) {
+                Ok(0) => {
+                    let error = io::ErrorKind::WriteZero.into();
+                    return Err(FileError::of("write", &segment_path(path, segment))(error));
+                }
+                Ok(written) => {
+                    offset += u64::try_from(written).unwrap_or(u64::MAX);
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(FileError::of("write", &segment_path(path, segment))(error));
+                }
+            }
+        }
+        fork.disk_blocks = fork.disk_blocks.max(block.saturating_add(count));
+        Ok(())
+    }
+
+    /// Cuts a fork to so many blocks. Segments that it no longer needs stay, empty, as the server leaves them.
+    pub(super) fn truncate(&mut self, id: ForkId, blocks: BlockNumber) -> Result<(), FileError> {
+        let fork = self.get_mut(id)?;
+        let on_disk = fork.disk_blocks;
+        fork.blocks = fork.blocks.min(blocks);
+        fork.disk_blocks = fork.disk_blocks.min(blocks);
+        if on_disk <= blocks {
+            return Ok(());
+        }
+        let segment_blocks = self.layout.segment_blocks;
+        let last = (on_disk - 1) / segment_blocks;
+        // From the end, so that a crash in between leaves a shorter fork and no gap.
+        for segment in (blocks / segment_blocks..=last).rev() {
+            let start = segment.saturating_mul(segment_blocks);
+            self.set_segment_blocks(id, segment, blocks.saturating_sub(start))?;
+        }
+        Ok(())
+    }
+
+    /// Removes all forks of a relation; what is not there is no error. Gives the ids that end.
+    pub(super) fn remove(&mut self, locator: RelFileLocator) -> Result<(), FileError> {
+        for fork in FORKS {
+            if let Some(id) = self.by_name.remove(&(locator, fork)) {
+                self.forget(id);
+            }
+            let path = self.layout.fork_path(locator, fork);
+            for segment in 0.. {
+                let file = segment_path(&path, segment);
+                match self.storage.remove(&file) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                    Err(error) => return Err(FileError::of("remove", &file)(error)),
+                }
+            }
+            self.directory_changed(&path);
+        }
+        Ok(())
+    }
+
+    /// Forgets forks whose files go or come otherwise. Their pages were forgotten before.
+    pub(super) fn forget_if(&mut self, mut forget: impl FnMut(RelFileLocator) -> bool) {
+        let ids: Vec<_> = self
+            .by_name
+            .extract_if(|(locator, _), _| forget(*locator))
+            .map(|(_, id)| id)
+            .collect();
+        for id in ids {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: ForkId) {
+        if let Some(slot) = self.slot(id)
+            && slot.take().is_some()
+        {
+            self.free.push(id);
+        }
+        self.open.retain(|(open, _)| *open != id);
+        self.last = None;
+    }
+
+    /// The ids of a relation's forks that were used.
+    pub(super) fn ids_of(&self, locator: RelFileLocator) -> impl Iterator<Item = ForkId> + '_ {
+        FORKS
+            .into_iter()
+            .filter_map(move |fork| self.by_name.get(&(locator, fork)).copied())
+    }
+
+    /// Notes that a name was made or removed beside `path`.
+    pub(super) fn directory_changed(&mut self, path: &Path) {
+        if let Some(directory) = path.parent()
+            && !self.unsynced_directories.contains(directory)
+        {
+            self.unsynced_directories.insert(directory.to_owned());
+        }
+    }
+
+    /// Gives files the lengths of their forks, without a sync.
+    pub(super) fn settle(&mut self) -> Result<(), FileError> {
+        for index in 0..self.forks.len() {
+            let id = ForkId(u32::try_from(index).unwrap_or(u32::MAX));
+            let Some(fork) = self.get(id).filter(|fork| fork.disk_blocks < fork.blocks) else {
+                continue;
+            };
+            let blocks = fork.blocks;
+            let segment_blocks = self.layout.segment_blocks;
+            let last = (blocks - 1) / segment_blocks;
+            self.fill_segments_before(id, last)?;
+            let start = last.saturating_mul(segment_blocks);
+            self.set_segment_blocks(id, last, blocks - start)?;
+            self.get_mut(id)?.disk_blocks = blocks;
+        }
+        Ok(())
+    }
+
+    /// Makes all files durable that were written, and the names that were made and removed. Gives the number of files.
+    pub(super) fn sync(&mut self) -> Result<u64, FileError> {
+        self.settle()?;
+        let mut files = 0;
+        for index in 0..self.forks.len() {
+            let id = ForkId(u32::try_from(index).unwrap_or(u32::MAX));
+            let segments = self.get(id).map_or(0, |fork| fork.segments.len());
+            for segment in 0..u32::try_from(segments).unwrap_or(u32::MAX) {
+                let is_unsynced = self
+                    .get(id)
+                    .and_then(|fork| fork.segments.get(to_usize(segment)))
+                    .is_some_and(|segment| segment.unsynced);
+                if !is_unsynced {
+                    continue;
+                }
+                self.open_segment(id, segment)?;
+                let Some((file, path)) = self.opened(id, segment) else {
+                    return Err(no_fork());
+                };
+                self.storage
+                    .sync_data(file)
+                    .map_err(FileError::of("sync", &segment_path(path, segment)))?;
+                files += 1;
+                if let Some(segment) = self.get_mut(id)?.segments.get_mut(to_usize(segment)) {
+                    segment.unsynced = false;
+                }
+            }
+        }
+        for directory in std::mem::take(&mut self.unsynced_directories) {
+            match self.storage.sync_directory(&directory) {
+                // A database that was dropped.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                synced => synced.map_err(FileError::of("sync", &directory))?,
+            }
+        }
+        Ok(files)
+    }
+
+    fn place(&self, block: BlockNumber) -> (u32, u64) {
+        let segment = block / self.layout.segment_blocks;
+        let within = u64::from(block % self.layout.segment_blocks);
+        let size = u64::try_from(self.layout.block_size).unwrap_or(u64::MAX);
+        (segment, within * size)
+    }
+
+    fn fill_segments_before(&mut self, id: ForkId, segment: u32) -> Result<(), FileError> {
+        let segment_blocks = self.layout.segment_blocks;
+        let disk_blocks = self.get_mut(id)?.disk_blocks;
+        for before in disk_blocks / segment_blocks..segment {
+            self.set_segment_blocks(id, before, segment_blocks)?;
+            self.get_mut(id)?.disk_blocks = (before + 1).saturating_mul(segment_blocks);
+        }
+        Ok(())
+    }
+
+    fn set_segment_blocks(
+        &mut self,
+        id: ForkId,
+        segment: u32,
+        blocks: BlockNumber,
+    ) -> Result<(), FileError> {
+        self.open_segment(id, segment)?;
+        let size = u64::from(blocks) * u64::try_from(self.layout.block_size).unwrap_or(u64::MAX);
+        let Some((file, path)) = self.opened(id, segment) else {
+            return Err(no_fork());
+        };
+        self.storage
+            .set_size(file, size)
+            .map_err(FileError::of("resize", &segment_path(path, segment)))?;
+        if let Some(segment) = self.get_mut(id)?.segments.get_mut(to_usize(segment)) {
+            segment.unsynced = true;
+        }
+        Ok(())
+    }
+
+    fn opened(&self, id: ForkId, segment: u32) -> Option<(&S::File, &Path)> {
+        let fork = self.get(id)?;
+        let file = fork.segments.get(to_usize(segment))?.file.as_ref()?;
+        Some((file, &fork.path))
+    }
+
+    /// Opens a segment, which is made if it does not exist.
+    fn open_segment(&mut self, id: ForkId, segment: u32) -> Result<(), FileError> {
+        let index = to_usize(segment);
+        let fork = self.get_mut(id)?;
+        if let Some(known) = fork.segments.get_mut(index)
+            && known.file.is_some()
+        {
+            known.used = true;
+            return Ok(());
+        }
+        let path = segment_path(&fork.path, segment);
+        let file = match self.storage.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.directory_changed(&path);
+                self.storage
+                    .create(&path)
+                    .map_err(FileError::of("create", &path))?
+            }
+            opened => opened.map_err(FileError::of("open", &path))?,
+        };
+        self.make_room();
+        let fork = self.get_mut(id)?;
+        if fork.segments.len() <= index {
+            fork.segments.resize_with(index + 1, Segment::default);
+        }
+        if let Some(known) = fork.segments.get_mut(index) {
+            known.file = Some(file);
+            known.used = true;
+        }
+        self.open.push((id, segment));
+        Ok(())
+    }
+
+    /// Closes files that were not used lately, until one more may be open.
+    fn make_room(&mut self) {
+        while self.open.len() >= self.open_limit {
+            if self.hand >= self.open.len() {
+                self.hand = 0;
+            }
+            let Some((id, segment)) = self.open.get(self.hand).copied() else {
+                return;
+            };
+            let known = self
+                .slot(id)
+                .and_then(Option::as_mut)
+                .and_then(|fork| fork.segments.get_mut(to_usize(segment)));
+            match known {
+                Some(known) if known.used => {
+                    known.used = false;
+                    self.hand += 1;
+                }
+                known => {
+                    if let Some(known) = known {
+                        known.file = None;
+                    }
+                    self.open.swap_remove(self.hand);
+                }
+            }
+        }
+    }
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

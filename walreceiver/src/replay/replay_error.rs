@@ -1,0 +1,289 @@
+//! [`ReplayError`]: why replay ended before it was done.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use walsender::source::archive::{ArchiveError, LocationError};
+use walstream::redo::RedoError;
+use walstream::storage::backup_label::BackupLabelError;
+use walstream::storage::control::{ControlError, DatabaseState};
+use walstream::storage::tablespace_map::TablespaceMapError;
+use walstream::types::BlockNumber;
+use walstream::wal::decode::DecodeError;
+use walstream::{Lsn, SystemIdentifier, TimelineId};
+
+use super::missing_pages::MissingPage;
+use crate::exit::Exit;
+use crate::mirror::durable::FileError;
+use crate::mirror::lock::LockError;
+use crate::wal_reader::{Damage, ReadError};
+
+/// What is wrong with a page in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PageDefect {
+    /// Its checksum.
+    #[error("it stores checksum {found:#06x}, its content has {computed:#06x}")]
+    Checksum {
+        /// The stored one.
+        found: u16,
+        /// The content's.
+        computed: u16,
+    },
+    /// Its header.
+    #[error("its header is none that a page has")]
+    Header,
+}
+
+/// Why replay cannot go on. Whatever it is, the data directory stays one that replay resumes on.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// Options that contradict each other.
+    #[error("{0}")]
+    Usage(String),
+    /// A text that names no place.
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Another process uses the directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// `pg_control` cannot be read.
+    #[error("\"{}\": {source}", path.display())]
+    Control {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ControlError,
+    },
+    /// `backup_label` cannot be read.
+    #[error("\"{}\": {source}", path.display())]
+    BackupLabel {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: BackupLabelError,
+    },
+    /// `tablespace_map` cannot be read.
+    #[error("\"{}\": {source}", path.display())]
+    TablespaceMap {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TablespaceMapError,
+    },
+    /// A file of the data directory is not what it should be.
+    #[error("\"{}\" is damaged: {what}; take a new base backup", path.display())]
+    DamagedFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The place of WAL cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A segment cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// WAL is damaged.
+    #[error(transparent)]
+    Damage(#[from] Damage),
+    /// A record that is whole breaks a rule.
+    #[error(
+        "{0}; its checksum is right, so the server wrote it so: please report this with the record"
+    )]
+    Record(#[from] DecodeError),
+    /// A record cannot be replayed.
+    #[error(
+        "cannot replay {0}; the files of that relation are not what WAL left them: take a new base backup, or report this"
+    )]
+    Redo(#[from] RedoError),
+    /// A page that a record changes is damaged.
+    #[error("block {block} in \"{}\" is damaged: {defect}; restore that file from a backup, or take a new base backup", path.display())]
+    DamagedPage {
+        /// The file.
+        path: PathBuf,
+        /// The block in its relation.
+        block: BlockNumber,
+        /// What is wrong.
+        defect: PageDefect,
+    },
+    /// As the one before, with the record that was to be replayed.
+    #[error("at record {}/{} at {lsn}: {source}", record.0, record.1)]
+    AtRecord {
+        /// Where the record starts.
+        lsn: Lsn,
+        /// Its type, resource manager first.
+        record: (&'static str, &'static str),
+        /// What failed.
+        source: Box<ReplayError>,
+    },
+    /// A record changes a page that is not there, and nothing explains it.
+    #[error(
+        "record {}/{} at {} changes relation {} fork {} block {}, which {}; {others} more such pages. Files of the data directory \
+         are missing or older than WAL: take a new base backup",
+        page.record_name.0, page.record_name.1, page.record, page.locator, page.fork.name(), page.block,
+        if page.is_empty { "was never written" } else { "does not exist" }
+    )]
+    MissingPage {
+        /// The page and the record.
+        page: MissingPage,
+        /// How many more pages are missing.
+        others: usize,
+    },
+    /// The directory is one that recovery cannot begin on here.
+    #[error(
+        "\"{}\" was not shut down cleanly and is no base backup (its state is \"{}\"): let PostgreSQL recover it, or replay onto a \
+         base backup", path.display(), state.name()
+    )]
+    NotRecoverable {
+        /// The data directory.
+        path: PathBuf,
+        /// What `pg_control` says.
+        state: DatabaseState,
+    },
+    /// WAL of another cluster.
+    #[error("WAL in \"{place}\" is of system {found}, the data directory of {expected}")]
+    WrongSystem {
+        /// Where WAL is.
+        place: String,
+        /// The system of WAL.
+        found: SystemIdentifier,
+        /// The system of the directory.
+        expected: SystemIdentifier,
+    },
+    /// There is no checkpoint where redo should begin.
+    #[error(
+        "could not find the checkpoint record at {lsn} in \"{place}\": the WAL from {redo_lsn} on is needed; name the place that has it \
+         with --wal"
+    )]
+    NoCheckpoint {
+        /// Where it should be.
+        lsn: Lsn,
+        /// Where redo begins.
+        redo_lsn: Lsn,
+        /// Where WAL was looked for.
+        place: String,
+    },
+    /// The checkpoint's record contradicts `backup_label` or `pg_control`.
+    #[error(
+        "the checkpoint at {lsn} says that redo begins at {found}, {file} says {expected}: WAL is not that of this data directory"
+    )]
+    OtherCheckpoint {
+        /// Where it is.
+        lsn: Lsn,
+        /// What it says.
+        found: Lsn,
+        /// What the file says.
+        expected: Lsn,
+        /// The file.
+        file: &'static str,
+    },
+    /// The timeline to follow does not go through the directory's state.
+    #[error(
+        "timeline {timeline} left timeline {} before {}, where the data directory is: choose another with --timeline, or take a \
+         new base backup", at.1, at.0
+    )]
+    Diverged {
+        /// The timeline that was to be followed.
+        timeline: TimelineId,
+        /// A position that it does not contain.
+        at: (Lsn, TimelineId),
+    },
+    /// A record of another timeline than the one that is followed.
+    #[error(
+        "record at {lsn} goes from timeline {from} to {to}, which is not the history of timeline {followed}"
+    )]
+    WrongTimeline {
+        /// Where the record starts.
+        lsn: Lsn,
+        /// The timeline before.
+        from: TimelineId,
+        /// The one that it begins.
+        to: TimelineId,
+        /// The one that is followed.
+        followed: TimelineId,
+    },
+    /// The base backup was not completed.
+    #[error(
+        "the primary was shut down at {lsn}, before the base backup ended: take a new base backup"
+    )]
+    BackupCanceled {
+        /// Where its shutdown checkpoint's record starts.
+        lsn: Lsn,
+    },
+    /// WAL ends too early for the data to be consistent.
+    #[error(
+        "WAL ends at {end}, before the data is consistent{}: get the WAL up to there; nothing may be started on this directory before",
+        min_recovery_point.map(|lsn| format!(" at {lsn}")).unwrap_or_else(|| " at the end of the base backup".to_owned())
+    )]
+    EndsBeforeConsistency {
+        /// Where WAL ends.
+        end: Lsn,
+        /// From where on the data is consistent, when that is known.
+        min_recovery_point: Option<Lsn>,
+    },
+    /// The target lies before the data is consistent.
+    #[error("the target ({target}) is at {lsn}, before the data is consistent: choose a later one")]
+    TargetBeforeConsistency {
+        /// The target.
+        target: String,
+        /// Where it is.
+        lsn: Lsn,
+    },
+    /// WAL ends before the target.
+    #[error(
+        "WAL ends at {end}, before the target ({target}) was reached; what there is was replayed"
+    )]
+    TargetNotReached {
+        /// The target.
+        target: String,
+        /// Where WAL ends.
+        end: Lsn,
+    },
+    /// It was interrupted.
+    #[error("interrupted at {lsn}; run it again to go on")]
+    Interrupted {
+        /// End of the last record that was replayed.
+        lsn: Lsn,
+    },
+    /// A thread was lost, or signals cannot be caught.
+    #[error("could not run: {0}")]
+    Run(String),
+}
+
+impl ReplayError {
+    /// The exit code that the command ends with.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::Location(_) => Exit::Usage,
+            Self::File(_) => Exit::LocalStorage,
+            Self::Lock(error) => error.exit(),
+            Self::Archive(_)
+            | Self::Read(_)
+            | Self::NoCheckpoint { .. }
+            | Self::EndsBeforeConsistency { .. } => Exit::Unavailable,
+            Self::Control { .. }
+            | Self::BackupLabel { .. }
+            | Self::TablespaceMap { .. }
+            | Self::DamagedFile { .. }
+            | Self::Damage(_)
+            | Self::Record(_)
+            | Self::Redo(_)
+            | Self::DamagedPage { .. }
+            | Self::BackupCanceled { .. }
+            | Self::MissingPage { .. } => Exit::Corrupt,
+            Self::AtRecord { source, .. } => source.exit(),
+            Self::WrongSystem { .. }
+            | Self::OtherCheckpoint { .. }
+            | Self::Diverged { .. }
+            | Self::WrongTimeline { .. } => Exit::WrongSystem,
+            Self::NotRecoverable { .. } | Self::TargetBeforeConsistency { .. } => Exit::Unsafe,
+            Self::TargetNotReached { .. } | Self::Run(_) => Exit::Failure,
+            Self::Interrupted { .. } => Exit::Interrupted,
+        }
+    }
+}
