@@ -71,7 +71,10 @@ pub fn ensure_same_data(expected: &Path, found: &Path) -> Result<usize> {
             ));
         }
         for (number, (theirs, ours)) in theirs.chunks(8192).zip(ours.chunks(8192)).enumerate() {
-            if let Some(at) = (0..theirs.len().min(ours.len())).find(|at| theirs[*at] != ours[*at])
+            if let Some(at) = theirs
+                .iter()
+                .zip(ours)
+                .position(|(their, our)| their != our)
             {
                 differences.push(format!(
                     "{} page {number} differs from byte {at} on",

@@ -153,7 +153,7 @@ fn replay_resumes_after_any_loss_of_power() {
             }
             let error = outcome.unwrap_err().to_string();
             assert!(error.contains("os error 5"), "seed {seed}: {error}");
-            storage.lose_power(|| random.next() % 2 == 0);
+            storage.lose_power(|| random.next().is_multiple_of(2));
             losses += 1;
             if losses == 4 {
                 let resumed = scene.replay(&storage);
