@@ -45,7 +45,7 @@ fn check(major: u32) -> Result<()> {
     let wal = WalFiles::of(&cluster)?;
     let mut replay = SlruReplay::new(wal.dialect);
     replay.replay(wal.start, &wal.bytes)?;
-    let (pages, maps, prepared) = replay.compare(&cluster.data_dir())?;
+    let (pages, maps, prepared) = replay.compare(cluster.data_dir())?;
     ensure!(
         pages > 6 && maps > 0 && prepared == 1,
         "too little was compared: {pages} pages, {maps} relation maps, {prepared} prepared transactions"
