@@ -47,9 +47,11 @@ impl Scene {
         primary.run("pg_basebackup", &arguments)?;
         primary.pgbench(&["-i", "-s", "2", "-q"])?;
         primary.pgbench(&["-c", "3", "-t", "300"])?;
-        primary.query("BEGIN; CREATE TABLE prepared (a int); PREPARE TRANSACTION 'old'")?;
+        // Without prepared transactions, as a logical slot would wait for their end.
         every_record::work(&mut primary, 15)?;
         primary.start()?;
+        primary.query("BEGIN; CREATE TABLE prepared (a int); PREPARE TRANSACTION 'old'")?;
+        primary.query("CHECKPOINT")?;
         primary.query("BEGIN; CREATE TABLE prepared_too (a int); PREPARE TRANSACTION 'new'")?;
         primary.pgbench(&["-c", "3", "-t", "300"])?;
         primary.stop(StopMode::Fast)?;
