@@ -239,7 +239,7 @@ impl<S: DataStorage> RecordVisitor for ReplayVisitor<'_, S> {
     fn record(&mut self, record: &Record<'_>) -> Result<Flow, DecodeError> {
         match self.replayer.replay(record) {
             Ok(flow) => {
-                if self.replayer.counts.records % 1024 == 0 {
+                if self.replayer.counts.records.is_multiple_of(1024) {
                     self.observer.replayed(record.end_lsn);
                 }
                 Ok(flow)
