@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use walstream::redo::consistency::first_difference;
 use walstream::storage::control::ControlFile;
 
 /// What two directories in the same state may differ in: WAL, what a running server keeps for itself, and what tells it what to do.
@@ -71,11 +72,7 @@ pub fn ensure_same_data(expected: &Path, found: &Path) -> Result<usize> {
             ));
         }
         for (number, (theirs, ours)) in theirs.chunks(8192).zip(ours.chunks(8192)).enumerate() {
-            if let Some(at) = theirs
-                .iter()
-                .zip(ours)
-                .position(|(their, our)| their != our)
-            {
+            if let Some(at) = first_difference(ours, theirs) {
                 differences.push(format!(
                     "{} page {number} differs from byte {at} on",
                     name.display()

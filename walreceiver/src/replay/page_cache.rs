@@ -290,8 +290,8 @@ mod tests {
         cache.mark_dirty(next);
         cache.claim(first, key(100));
         assert_eq!(cache.find(key(0)), None);
-        let found = cache.find(key(100)).unwrap();
-        assert_eq!(cache.key(found), Some(key(100)));
+        assert_eq!(cache.find(key(100)), Some(first));
+        assert_eq!(cache.key(first), Some(key(100)));
         // The second was used meanwhile: the third goes.
         let third = cache.victim();
         assert_eq!(cache.key(third), Some(key(2)));
