@@ -168,6 +168,7 @@ impl<S: DataStorage> Replayer<S> {
             Effect::EndOfRecovery { timeline, .. } => {
                 self.switch_timeline(record.start_lsn, timeline)?;
             }
+            Effect::ReportApply => self.is_report_asked = true,
             Effect::MinRecoveryPoint => self.control.cover(record.end_lsn, position)?,
             Effect::Message(_)
             | Effect::RestorePoint { .. }
@@ -175,8 +176,7 @@ impl<S: DataStorage> Replayer<S> {
             | Effect::DropStatistics(_)
             | Effect::CheckPointRedo { .. }
             | Effect::FullPageWrites(_)
-            | Effect::OverwriteContrecord { .. }
-            | Effect::ReportApply => {}
+            | Effect::OverwriteContrecord { .. } => {}
             other => {
                 return Err(ReplayError::Run(format!(
                     "{other:?} is not carried out yet"

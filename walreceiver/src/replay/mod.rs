@@ -14,6 +14,7 @@
 //! | `restartpoint`, `control` | what is durable, and what `pg_control` says of it |
 //! | `counters` | what a checkpoint is made of |
 //! | `target`, `wal` | where replay ends, where WAL comes from |
+//! | `follow`, `flushed_wal` | replay beside the receiving of WAL |
 //! | `storage` | the seam through which files are changed |
 //!
 //! **Invariant:** only WAL that is in files is replayed, and no page is written before the minimum recovery point covers it.
@@ -26,6 +27,8 @@ mod counters;
 mod crash_tests;
 mod directories;
 mod effects;
+mod flushed_wal;
+mod follow;
 mod key_hasher;
 mod layout;
 mod maps;
@@ -61,6 +64,8 @@ use walstream::{Lsn, TimelineId};
 
 pub use control::ReplayPosition;
 pub use counters::Counters;
+pub use flushed_wal::{FlushedWal, Pending};
+pub use follow::{FollowJob, FollowObserver, FollowProgress, follow};
 pub use missing_pages::MissingPage;
 pub use page_store::PageCounts;
 pub use progress::ReplayObserver;

@@ -116,13 +116,13 @@ fn time(text: &str) -> Result<PgTimestamp, String> {
     Ok(PgTimestamp::from(time))
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().map_err(|_| "not a number of seconds")?;
     Ok(Duration::from_secs(seconds))
 }
 
 /// A size as in PostgreSQL's settings: a number, and kB, MB or GB of 1024.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|byte: char| byte.is_ascii_alphabetic());
     let unit = text.get(digits.len()..).unwrap_or_default();
     let factor: u64 = match unit {

@@ -243,6 +243,17 @@ pub enum ReplayError {
         /// Where WAL ends.
         end: Lsn,
     },
+    /// What was flushed cannot be found again.
+    #[error(
+        "WAL in pg_wal ends at {end}, and it was flushed up to {flushed}: what the file held is lost; restore the segment from an \
+         archive or the primary's pg_wal, or make a new mirror"
+    )]
+    FlushedWalGone {
+        /// Where it ends.
+        end: Lsn,
+        /// Where it should end.
+        flushed: Lsn,
+    },
     /// It was interrupted.
     #[error("interrupted at {lsn}; run it again to go on")]
     Interrupted {
@@ -275,6 +286,7 @@ impl ReplayError {
             | Self::Redo(_)
             | Self::DamagedPage { .. }
             | Self::BackupCanceled { .. }
+            | Self::FlushedWalGone { .. }
             | Self::MissingPage { .. } => Exit::Corrupt,
             Self::AtRecord { source, .. } => source.exit(),
             Self::WrongSystem { .. }

@@ -91,6 +91,8 @@ pub(super) struct Replayer<S: DataStorage> {
     pub(super) is_at_checkpoint: bool,
     /// The target was reached.
     pub(super) is_at_target: bool,
+    /// A commit waits until it is told that it was replayed.
+    pub(super) is_report_asked: bool,
 }
 
 impl<S: DataStorage> Replayer<S> {

@@ -231,6 +231,7 @@ impl<S: DataStorage> Start<S> {
             counts: ReplayCounts::default(),
             is_at_checkpoint: false,
             is_at_target: false,
+            is_report_asked: false,
         };
         if replayer.control.content.settings.track_commit_timestamp {
             replayer.activate_commit_timestamps()?;

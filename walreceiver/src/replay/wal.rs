@@ -16,6 +16,8 @@ pub(super) struct ReplayWal {
     archive: Archive,
     timeline: ArchiveTimeline,
     numbers: Vec<SegmentNumber>,
+    /// Segments come while it is read.
+    is_growing: bool,
 }
 
 impl ReplayWal {
@@ -37,7 +39,16 @@ impl ReplayWal {
             archive,
             timeline,
             numbers,
+            is_growing: false,
         })
+    }
+
+    /// The same, of a place that is listed again when a segment is not known.
+    pub(super) fn growing(self) -> Self {
+        Self {
+            is_growing: true,
+            ..self
+        }
     }
 
     /// The history that is followed.
@@ -73,7 +84,11 @@ impl SegmentSource for ReplayWal {
     }
 
     fn open(&self, number: SegmentNumber) -> Result<Option<WalSegment>, ArchiveError> {
-        let segment = self.timeline.open(number)?;
+        let mut segment = self.timeline.open(number)?;
+        if segment.is_none() && self.is_growing {
+            self.archive.refresh()?;
+            segment = self.timeline.open(number)?;
+        }
         Ok(segment.map(|segment| WalSegment {
             was_left: segment.timeline() != self.history().timeline(),
             segment,
