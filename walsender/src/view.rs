@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use walstream::Lsn;
 use walstream::protocol::horizon::XminHorizon;
 use walstream::sync::{StandbyLsns, SyncRule};
 
@@ -66,6 +67,12 @@ impl SenderView {
             catalog_xmin: None,
         };
         self.shared.slots.horizon().least(of_standbys)
+    }
+
+    /// WAL from here on must be kept for some slot; `None` when none needs any.
+    #[must_use]
+    pub fn retained_from(&self) -> Option<Lsn> {
+        self.shared.slots.retained_from()
     }
 
     /// The slots, by name, with their `wal_status`.

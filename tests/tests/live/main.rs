@@ -44,6 +44,7 @@ mod refusals;
 mod removed_wal;
 mod replay;
 mod replication_commands;
+mod run_replay;
 mod sender_auth;
 mod sender_auth_program;
 mod sender_auth_wire;

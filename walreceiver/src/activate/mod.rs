@@ -85,14 +85,14 @@ pub async fn examine(
         refuse_living(&primary)?;
     }
     let resume = prove(config, &state, watch).await?;
-    if resume.end.lsn < state.facts.consistent_lsn {
+    if resume.end.lsn < resume.consistent_lsn {
         return Err(ActivateError::NotConsistent {
             end: resume.end.lsn,
-            consistent: state.facts.consistent_lsn,
+            consistent: resume.consistent_lsn,
         });
     }
     let last_seen = crate::run::last_status::LastStatus::read(&config.mirror)?;
-    let report = ActivateReport::new(&state, &resume, last_seen.as_ref());
+    let report = ActivateReport::new(&resume, last_seen.as_ref());
     Ok(Findings {
         primary,
         receiver_pid: MirrorLock::holder(&config.mirror),

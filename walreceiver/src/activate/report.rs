@@ -40,16 +40,12 @@ pub struct ActivateReport {
 }
 
 impl ActivateReport {
-    pub(super) fn new(
-        state: &MirrorState,
-        resume: &Resume,
-        last_seen: Option<&LiveStatus>,
-    ) -> Self {
+    pub(super) fn new(resume: &Resume, last_seen: Option<&LiveStatus>) -> Self {
         Self {
             end: resume.end,
             acknowledged: resume.acknowledged,
             records: resume.report.records,
-            bytes: resume.end.lsn.saturating_sub(state.facts.start.lsn),
+            bytes: resume.end.lsn.saturating_sub(resume.needed_from),
             commits: resume.report.commits,
             last_commit_at: resume.report.last_commit_at,
             last_known_primary_end: last_seen.and_then(|status| status.server_wal_end),

@@ -41,6 +41,7 @@ impl Mirroring {
             no_loop: false,
             max_wait: Duration::from_secs(1),
             hub: None,
+            replay: None,
         };
         let first = LiveStatus {
             pid: std::process::id(),

@@ -25,7 +25,7 @@ pub struct HubArgs {
     pub serve: Option<ListenAddress>,
 
     /// Directory of the followers' replication slots, made where it is missing. Default: walstream.slots in the mirror. The
-    /// mirror keeps all WAL, with or without slots.
+    /// mirror keeps all WAL, with or without slots, unless --keep-wal says less; then it keeps what they need.
     #[arg(long, value_name = "DIR", requires = "serve")]
     pub slots: Option<PathBuf>,
 
@@ -83,6 +83,12 @@ pub struct HubArgs {
 }
 
 impl HubArgs {
+    /// Where the followers' slots are, whether they are served or not.
+    #[must_use]
+    pub fn slots_directory(&self, mirror: &Path) -> PathBuf {
+        self.slots.clone().unwrap_or_else(|| mirror.join(SLOTS))
+    }
+
     /// What they ask for; `None` without `--serve`.
     #[must_use]
     pub fn config(&self, mirror: &Path) -> Option<HubConfig> {
@@ -95,7 +101,7 @@ impl HubArgs {
         };
         Some(HubConfig {
             listen,
-            slots: self.slots.clone().unwrap_or_else(|| mirror.join(SLOTS)),
+            slots: self.slots_directory(mirror),
             memory: count(self.serve_memory).saturating_mul(1 << 20),
             relay_sync: self.relay_sync,
             sync_rule: SyncRule::from(names),

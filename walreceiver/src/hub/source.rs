@@ -9,7 +9,7 @@
 //! files and never replaces one, and begins again at the last whole record at the earliest. So a file that was opened once
 //! holds all that is ever read from it, and its bytes may go to a socket without being looked at.
 //!
-//! The mirror removes no WAL, so there is nothing that slots have to keep.
+//! The mirror removes no WAL, unless it is replayed with `--keep-wal`; then it keeps what slots need.
 
 use std::fs::File;
 use std::io;
@@ -239,7 +239,7 @@ impl WalSource for MirrorSource {
         self.read_history(timeline)
     }
 
-    /// The start of the segment in which WAL ends: the mirror removes none, and nothing says where the primary's last
+    /// The start of the segment in which WAL ends: a mirror that removes WAL removes none so new, and nothing says where the primary's last
     /// checkpoint began.
     fn restart_lsn(&self) -> Lsn {
         let end = self.flushed.borrow().lsn;

@@ -61,6 +61,7 @@ pub(super) async fn receive(
         config: receiver_config(),
         relay: None,
         followers: None,
+        applied: None,
     };
     let end = stream_wal(
         connection,

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use thiserror::Error;
 use walstream::Lsn;
+use walstream::storage::control::{ControlFile, DatabaseState};
 
 use super::durable::FileError;
 use super::flushed::{FlushedFile, TimelinePosition};
 use super::scan::{ScanError, ScanRange, ScanReport, require_segments, scan, scan_acknowledged};
-use super::state::MirrorState;
+use super::state::{MirrorFacts, MirrorState};
 use super::wal_files::{WalFiles, WalFilesError};
 use crate::exit::Exit;
 
@@ -24,6 +25,10 @@ pub struct Resume {
     pub end: TimelinePosition,
     /// What was read to find out.
     pub report: ScanReport,
+    /// WAL before this is not needed to recover the mirror: it is that of a backup's start, or of the last restartpoint.
+    pub needed_from: Lsn,
+    /// With WAL that ends before this, the mirror's files are of no one moment.
+    pub consistent_lsn: Lsn,
     /// Damage right behind `end`, where nothing is known to have been acknowledged.
     pub unacknowledged_damage: Option<ScanError>,
 }
@@ -63,9 +68,9 @@ pub enum Depth {
     /// From the last acknowledged segment on, to go on receiving; of those before, that they are there. Takes a moment.
     /// What was not acknowledged may be damaged: it is received again.
     Tail,
-    /// Every record from the base backup's start on. What was not acknowledged may be damaged, and is lost then.
+    /// Every record from where recovery begins on. What was not acknowledged may be damaged, and is lost then.
     Acknowledged,
-    /// Every record from the base backup's start on, and nothing behind them may be damaged either: it may be all that
+    /// Every record from where recovery begins on, and nothing behind them may be damaged either: it may be all that
     /// there is.
     All,
 }
@@ -84,14 +89,15 @@ pub fn resume(
     let facts = &state.facts;
     let segment_size = facts.dialect.segment_size;
     let files = WalFiles::open(mirror, acknowledged.timeline, segment_size)?;
+    let (needed_from, consistent_lsn) = recovery_range(mirror, facts);
     let from = match depth {
-        Depth::All | Depth::Acknowledged => facts.start.lsn,
+        Depth::All | Depth::Acknowledged => needed_from,
         Depth::Tail => {
             let last_byte = Lsn(acknowledged.lsn.0.saturating_sub(1));
-            last_byte.segment_start(segment_size).max(facts.start.lsn)
+            last_byte.segment_start(segment_size).max(needed_from)
         }
     };
-    require_segments(&files, segment_size, facts.start.lsn, acknowledged.lsn)?;
+    require_segments(&files, segment_size, needed_from, acknowledged.lsn)?;
     let range = ScanRange {
         from,
         acknowledged: acknowledged.lsn,
@@ -110,8 +116,35 @@ pub fn resume(
         acknowledged,
         end,
         report,
+        needed_from,
+        consistent_lsn,
         unacknowledged_damage,
     })
+}
+
+/// Where redo begins on a mirror, and from where on its files are of one moment.
+///
+/// That is the backup's start and end, until replay has begun, which takes `backup_label` away and from then on says it in `pg_control`. A file
+/// that cannot be read leaves it at the backup's, so that more is asked for, not less.
+fn recovery_range(mirror: &Path, facts: &MirrorFacts) -> (Lsn, Lsn) {
+    let start = facts.start.lsn;
+    let has_label = mirror.join("backup_label").try_exists().unwrap_or(true);
+    let control = std::fs::read(mirror.join("global/pg_control")).ok();
+    match control.and_then(|bytes| ControlFile::parse(&bytes).ok()) {
+        Some(control)
+            if !has_label
+                && matches!(
+                    control.state,
+                    DatabaseState::InArchiveRecovery | DatabaseState::ShutDownInRecovery
+                ) =>
+        {
+            (
+                control.checkpoint.redo_lsn.max(start),
+                control.min_recovery_point.max(facts.consistent_lsn),
+            )
+        }
+        _ => (start, facts.consistent_lsn),
+    }
 }
 
 /// What was acknowledged: the later of what the flushed file and the state file say.

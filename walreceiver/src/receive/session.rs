@@ -290,6 +290,7 @@ impl Receiving<'_> {
             config: self.receiver_config(),
             relay: None,
             followers: None,
+            applied: None,
         };
         let mut stop = self.stop.clone();
         let ended = stream_wal(

@@ -93,8 +93,7 @@ pub fn follow<S: DataStorage>(
         while pending.end.timeline == timeline {
             visitor.behind_since = Some(pending.since);
             let until = pending.end.lsn;
-            let stopped =
-                reader.advance(&mut decoder, until, flushed.stopped(), &mut visitor)?;
+            let stopped = reader.advance(&mut decoder, until, flushed.stopped(), &mut visitor)?;
             if let Some(error) = visitor.error {
                 return Err(error);
             }
@@ -108,7 +107,10 @@ pub fn follow<S: DataStorage>(
                     visitor.replayer.restartpoint()?;
                     return Err(match damage {
                         Some(damage) => damage.into(),
-                        None => ReplayError::FlushedWalGone { end, flushed: until },
+                        None => ReplayError::FlushedWalGone {
+                            end,
+                            flushed: until,
+                        },
                     });
                 }
             }
@@ -139,11 +141,17 @@ impl<S: DataStorage> Replayer<S> {
     fn follow_history(&mut self, wal: &ReplayWal) -> Result<(), ReplayError> {
         let history = wal.history();
         let ReplayPosition { lsn, timeline } = self.position;
-        if history.timeline_at(Lsn(lsn.0.saturating_sub(1))) != timeline {
-            return Err(ReplayError::Diverged {
-                timeline: history.timeline(),
-                at: (lsn, timeline),
-            });
+        let control = &self.control.content;
+        // Pages may be newer than the records that were replayed since the start.
+        let min = control.min_recovery_point;
+        let places = [(lsn, timeline), (min, control.min_recovery_point_timeline)];
+        for at in places.into_iter().filter(|at| at.0.is_valid()) {
+            if history.timeline_at(Lsn(at.0.0 - 1)) != at.1 {
+                return Err(ReplayError::Diverged {
+                    timeline: history.timeline(),
+                    at,
+                });
+            }
         }
         tracing::info!(from = timeline.0, to = history.timeline().0, %lsn, "replaying towards a new timeline");
         self.history = history.clone();

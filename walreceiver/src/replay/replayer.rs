@@ -29,7 +29,7 @@ use super::target::Target;
 use crate::wal_reader::Flow;
 
 /// Bounds of what replay uses and how much it may have to do again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayLimits {
     /// Bytes of pages in memory.
     pub cache_bytes: usize,

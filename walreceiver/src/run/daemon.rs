@@ -16,6 +16,7 @@ use super::keeper::Keeper;
 use super::last_status::LastStatus;
 use super::live::{LiveStatus, ReceiverState};
 use super::observer::Observer;
+use super::replaying::{ReplayConfig, Replaying};
 use super::run_error::RunError;
 use super::session::Session;
 use super::status_socket;
@@ -29,7 +30,7 @@ use crate::mirror::flushed::{FlushedFile, TimelinePosition};
 use crate::mirror::lock::MirrorLock;
 use crate::mirror::owner::require_owner;
 use crate::mirror::resume::{Depth, Resume, ResumeError, resume};
-use crate::mirror::scan::{ScanError, ScanRange, scan};
+use crate::mirror::scan::{ScanError, ScanRange, require_segments, scan};
 use crate::mirror::state::MirrorState;
 use crate::mirror::wal_files::WalFiles;
 
@@ -53,6 +54,8 @@ pub struct RunConfig {
     pub max_wait: Duration,
     /// Serve the mirror to further standbys.
     pub hub: Option<HubConfig>,
+    /// Replay it.
+    pub replay: Option<ReplayConfig>,
 }
 
 /// How a run ended that was asked to end.
@@ -77,7 +80,7 @@ pub async fn run(
     mut stop: watch::Receiver<Stop>,
 ) -> Result<RunReport, RunError> {
     require_owner(&config.mirror)?;
-    let _lock = MirrorLock::acquire(&config.mirror)?;
+    let lock = Arc::new(MirrorLock::acquire(&config.mirror)?);
     let state = MirrorState::load(&config.mirror)?;
     refuse_activated(config, &state)?;
     let flushed_file = FlushedFile::open(&config.mirror)?;
@@ -101,6 +104,7 @@ pub async fn run(
         files,
         end,
         unacknowledged_damage,
+        needed_from,
         ..
     } = resumed.await.map_err(|_| RunError::RuntimeEnded)??;
     if let Some(error) = unacknowledged_damage {
@@ -114,7 +118,7 @@ pub async fn run(
         "mirror is whole up to here"
     );
     let (failures, mut failed) = mpsc::channel(4);
-    let scrubbing = start_scrub(&state, &files, end, failures.clone());
+    let scrubbing = start_scrub(&state, &files, needed_from, end, failures.clone());
     let slot = config.slot.clone().or_else(|| state.facts.slot.clone());
     live.send_modify(|status| {
         status.slot.clone_from(&slot);
@@ -142,7 +146,18 @@ pub async fn run(
         // Nobody else sets it.
         let _ = hub_view.set(hub.view());
     }
+    let replaying = match &config.replay {
+        Some(replay) => {
+            let slots = hub.as_ref().map(Hub::followers);
+            let lock = Arc::clone(&lock);
+            let begun =
+                Replaying::start(replay, &config.mirror, segment_size, end, lock, live, slots);
+            Some(begun.map_err(RunError::ReplayThread)?)
+        }
+        None => None,
+    };
     let mut observer = Observer::new(live, flushed_file, keeper.saves(), segment_size)
+        .replaying(replaying.as_ref().map(Replaying::flushed))
         .feeding(hub.as_ref().map(|hub| Arc::clone(hub.source())));
     let mut daemon = Daemon {
         request: StreamRequest {
@@ -151,6 +166,7 @@ pub async fn run(
             config: config.receiver,
             relay: hub.as_ref().and_then(Hub::relay),
             followers: hub.as_ref().map(Hub::followers),
+            applied: replaying.as_ref().map(Replaying::applied),
         },
         backoff: Backoff::new(FIRST_WAIT.min(config.max_wait), config.max_wait),
         damaged_at: None,
@@ -189,12 +205,21 @@ pub async fn run(
         }
         hub.stop().await;
     }
+    let replayed = match replaying {
+        Some(replaying) => replaying.stop().await,
+        None => Ok(()),
+    };
     if let Err(error) = LastStatus::write(&config.mirror, &live.borrow()) {
         tracing::debug!(%error, "cannot write the status file");
     }
     result?;
+    let end = end?;
+    replayed.map_err(|source| RunError::Replay {
+        source,
+        end: end.lsn,
+    })?;
     Ok(RunReport {
-        end: end?,
+        end,
         records,
         bytes,
     })
@@ -222,14 +247,18 @@ fn refuse_activated(config: &RunConfig, state: &MirrorState) -> Result<(), RunEr
 fn start_scrub(
     state: &MirrorState,
     files: &WalFiles,
+    needed_from: Lsn,
     end: TimelinePosition,
     failures: mpsc::Sender<RunError>,
 ) -> Arc<AtomicBool> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let (facts, files, flag) = (state.facts.clone(), files.clone(), Arc::clone(&cancelled));
     tokio::task::spawn_blocking(move || {
+        let (size, start) = (facts.dialect.segment_size, facts.start.lsn);
+        // All that is there, for those who follow the mirror; of a mirror that removes old WAL, what it needs itself.
+        let has_all = require_segments(&files, size, start, end.lsn).is_ok();
         let range = ScanRange {
-            from: facts.start.lsn,
+            from: if has_all { start } else { needed_from },
             acknowledged: end.lsn,
             until: Some(end.lsn),
         };

@@ -1,5 +1,7 @@
 //! [`LiveStatus`]: what a running daemon says of itself, as `walreceiver status` shows it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use walsender::status::text::lsn_text;
 use walstream::Lsn;
@@ -35,6 +37,58 @@ impl ReceiverState {
             Self::Stopping => "stopping",
         }
     }
+}
+
+/// Where the thread stands that replays the mirror.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplayState {
+    /// Finding where to begin.
+    #[default]
+    Starting,
+    /// Replaying, or waiting for more.
+    Replaying,
+    /// It cannot go on.
+    Failed,
+    /// It ended as it was asked to.
+    Ended,
+}
+
+impl ReplayState {
+    /// The state's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Replaying => "replaying",
+            Self::Failed => "failed",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// How the replay of a mirror stands. How far it is, is [`LiveStatus::apply_lsn`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayStatus {
+    /// Where the thread stands.
+    pub state: ReplayState,
+    /// Timeline of the last record that was replayed.
+    pub timeline: u32,
+    /// Whether the end of the base backup was reached.
+    pub consistent: bool,
+    /// Where redo begins after a restart, as the last restartpoint has it.
+    #[serde(with = "lsn_text")]
+    pub redo_lsn: Option<Lsn>,
+    /// Restartpoints since the start.
+    pub restartpoints: u64,
+    /// Records replayed since the start.
+    pub records: u64,
+    /// When the first WAL was flushed that is not replayed yet, in microseconds since 1970; null when all is.
+    pub behind_since_us: Option<i64>,
+    /// What stopped it.
+    pub error: Option<String>,
+    /// When that was, in microseconds since 1970.
+    pub error_at_us: Option<i64>,
 }
 
 /// One answer on the status socket, a JSON object. LSNs are texts; null where nothing is known.
@@ -87,9 +141,25 @@ pub struct LiveStatus {
     pub last_error: Option<String>,
     /// When that was, in microseconds since 1970.
     pub last_error_at_us: Option<i64>,
+    /// How replay stands; null without `--replay`.
+    #[serde(default)]
+    pub replay: Option<ReplayStatus>,
     /// The hub that serves the mirror, when asked over the socket; null without `--serve`.
     #[serde(default)]
     pub hub: Option<HubStatus>,
+}
+
+impl LiveStatus {
+    /// How far replay is behind, when the mirror is replayed: bytes that are flushed and not replayed, and since when the first of
+    /// them are, as of `now_us`, in microseconds since 1970.
+    #[must_use]
+    pub fn replay_lag(&self, now_us: i64) -> Option<(u64, Duration)> {
+        let replay = self.replay.as_ref()?;
+        let bytes = self.flush_lsn?.saturating_sub(self.apply_lsn?);
+        let micros = replay.behind_since_us.map_or(0, |since| now_us - since);
+        let time = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+        Some((bytes, if bytes == 0 { Duration::ZERO } else { time }))
+    }
 }
 
 #[cfg(test)]

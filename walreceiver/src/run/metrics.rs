@@ -17,7 +17,7 @@
 //! walstream_receiver_timeline                         the timeline that is received
 //! ```
 //!
-//! A hub adds those of its followers, `walstream_sender_*`: [`walsender::status::metrics`].
+//! Replay adds its own: `replay_metrics`. A hub adds those of its followers, `walstream_sender_*`: [`walsender::status::metrics`].
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -30,9 +30,12 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use thiserror::Error;
+use tokio::sync::watch;
 use walsender::status::http::{MetricsListenError, MetricsListener};
+use walstream::PgTimestamp;
 use walstream::lsn::Lsn;
 
+use super::live::LiveStatus;
 use crate::exit::{Exit, Recovery};
 use crate::hub::HubView;
 use crate::wal_sink::{FSYNC_SECONDS, SinkProgress};
@@ -76,8 +79,8 @@ impl MetricsError {
     }
 }
 
-/// Serves the metrics of this process over HTTP at `address`, whatever the path, and records them from now on. Those of the
-/// hub follow, once there is one.
+/// Serves the metrics of this process over HTTP at `address`, whatever the path, and records them from now on. Those of
+/// replay follow, as `live` says it, and of the hub, once there is one.
 ///
 /// Call it once, before [`ReceiverMetrics::new`]: what is recorded earlier is lost.
 ///
@@ -86,6 +89,7 @@ impl MetricsError {
 /// process has a recorder.
 pub async fn install_exporter(
     address: SocketAddr,
+    live: watch::Receiver<LiveStatus>,
     hub: Arc<OnceLock<HubView>>,
 ) -> Result<(), MetricsError> {
     let listener = MetricsListener::bind(address).await?;
@@ -93,7 +97,7 @@ pub async fn install_exporter(
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| MetricsError::AlreadyInstalled)?;
     tracing::info!(address = %listener.address().unwrap_or(address), "serving metrics");
-    tokio::spawn(exporter(listener, handle, hub));
+    tokio::spawn(exporter(listener, handle, live, hub));
     Ok(())
 }
 
@@ -106,11 +110,14 @@ fn recorder() -> Result<PrometheusRecorder, MetricsError> {
 async fn exporter(
     listener: MetricsListener,
     handle: PrometheusHandle,
+    live: watch::Receiver<LiveStatus>,
     hub: Arc<OnceLock<HubView>>,
 ) {
     let rendered = handle.clone();
     let text = move || {
         let mut text = rendered.render();
+        let now = PgTimestamp::from(SystemTime::now()).unix_us();
+        text.push_str(&super::replay_metrics::render(&live.borrow(), now));
         if let Some(hub) = hub.get() {
             text.push_str(&hub.metrics());
         }
@@ -295,7 +302,12 @@ mod tests {
         let listener = listener.unwrap();
         let address = listener.address().unwrap();
         let recorder = recorder().unwrap();
-        tokio::spawn(exporter(listener, recorder.handle(), Arc::default()));
+        tokio::spawn(exporter(
+            listener,
+            recorder.handle(),
+            watch::channel(LiveStatus::default()).1,
+            Arc::default(),
+        ));
         with_local_recorder(&recorder, || {
             let metrics = ReceiverMetrics::new();
             metrics.received(Lsn(0x1_0000_0300), 4096, 7);
@@ -356,7 +368,13 @@ mod tests {
     async fn an_address_in_use_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let error = install_exporter(address, Arc::default()).await.unwrap_err();
+        let error = install_exporter(
+            address,
+            watch::channel(LiveStatus::default()).1,
+            Arc::default(),
+        )
+        .await
+        .unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         assert_eq!(error.exit(), Exit::Usage);
     }

@@ -10,7 +10,11 @@ pub mod last_status;
 pub mod live;
 pub mod metrics;
 mod observer;
+mod old_wal;
 pub mod options;
+pub mod replay_args;
+mod replay_metrics;
+pub mod replaying;
 pub mod run_error;
 pub mod session;
 pub mod status_socket;
@@ -80,12 +84,9 @@ async fn command(args: &RunArgs) -> Result<RunReport, RunError> {
         no_loop: args.no_loop,
         max_wait: args.max_wait,
         hub: args.hub.config(&args.pgdata),
+        replay: args.replay.config(&args.hub.slots_directory(&args.pgdata)),
         conninfo,
     };
-    let hub = Arc::default();
-    if let Some(address) = args.metrics {
-        metrics::install_exporter(address, Arc::clone(&hub)).await?;
-    }
     let (live, _) = watch::channel(LiveStatus {
         pid: std::process::id(),
         started_at_us: PgTimestamp::from(SystemTime::now()).unix_us(),
@@ -97,6 +98,10 @@ async fn command(args: &RunArgs) -> Result<RunReport, RunError> {
             .to_owned(),
         ..LiveStatus::default()
     });
+    let hub = Arc::default();
+    if let Some(address) = args.metrics {
+        metrics::install_exporter(address, live.subscribe(), Arc::clone(&hub)).await?;
+    }
     daemon::run(&config, &live, hub, stop_on_signals()?).await
 }
 

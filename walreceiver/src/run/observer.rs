@@ -15,6 +15,7 @@ use super::stream::{StreamObserver, StreamStatus};
 use crate::hub::MirrorSource;
 use crate::mirror::durable::FileError;
 use crate::mirror::flushed::{FlushedFile, TimelinePosition};
+use crate::replay::FlushedWal;
 use crate::wal_sink::SinkProgress;
 
 /// Told of everything that happens to a daemon's streams.
@@ -31,6 +32,8 @@ pub(super) struct Observer<'a> {
     is_reconnect: bool,
     /// What serves the mirror.
     hub: Option<Arc<MirrorSource>>,
+    /// What replays it.
+    replay: Option<Arc<FlushedWal>>,
 }
 
 impl<'a> Observer<'a> {
@@ -51,12 +54,18 @@ impl<'a> Observer<'a> {
             counted: (0, 0),
             is_reconnect: false,
             hub: None,
+            replay: None,
         }
     }
 
     /// Tells a hub, too, what came and what is flushed.
     pub(super) fn feeding(self, hub: Option<Arc<MirrorSource>>) -> Self {
         Self { hub, ..self }
+    }
+
+    /// Tells a replaying thread, too, what is flushed.
+    pub(super) fn replaying(self, replay: Option<Arc<FlushedWal>>) -> Self {
+        Self { replay, ..self }
     }
 
     /// The daemon is in this state now.
@@ -151,13 +160,29 @@ impl StreamObserver for Observer<'_> {
         }
     }
 
-    fn flushed(&mut self, position: TimelinePosition) {
+    fn flushed(&mut self, position: TimelinePosition) -> Result<(), FileError> {
         if let Some(hub) = &self.hub {
             hub.flushed_up_to(position);
         }
+        if self.replay.is_some() {
+            // What is replayed must never count as WAL that may be lost: a mirror's data that is ahead of its WAL is no
+            // mirror of anything.
+            self.remember(position)?;
+        }
+        if let Some(replay) = &self.replay {
+            replay.up_to(position);
+        }
+        Ok(())
     }
 
     fn acknowledge(&mut self, position: TimelinePosition) -> Result<(), FileError> {
+        self.remember(position)
+    }
+}
+
+impl Observer<'_> {
+    /// Records what is acknowledged or replayed.
+    fn remember(&mut self, position: TimelinePosition) -> Result<(), FileError> {
         if self.acknowledged == Some(position) {
             return Ok(());
         }

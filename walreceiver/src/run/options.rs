@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::replay_args::RunReplayArgs;
 use crate::hub::options::HubArgs;
 
 /// Receive WAL into a mirror, for as long as the primary lives.
@@ -57,6 +58,10 @@ pub struct RunArgs {
     /// Serve Prometheus metrics over HTTP on this address, such as 127.0.0.1:9187.
     #[arg(long, value_name = "ADDR")]
     pub metrics: Option<SocketAddr>,
+
+    /// Options of replay.
+    #[command(flatten)]
+    pub replay: RunReplayArgs,
 
     /// Options of a hub.
     #[command(flatten)]

@@ -19,6 +19,7 @@ use crate::mirror::lock::LockError;
 use crate::mirror::owner::OwnerError;
 use crate::mirror::resume::ResumeError;
 use crate::mirror::state::StateError;
+use crate::replay::ReplayError;
 use crate::wal_sink::SinkError;
 
 /// Why the daemon ended, or why one of its connections did.
@@ -172,6 +173,20 @@ pub enum RunError {
     /// The mirror cannot be served.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// The replaying thread could not be started, or the slots whose WAL is to be kept not be read.
+    #[error("cannot begin to replay: {0}")]
+    ReplayThread(#[source] io::Error),
+    /// Replay had stopped, which ended nothing else.
+    #[error(
+        "replay had stopped: {source}; everything received is flushed, up to {end}; run again to try once more, without --replay \
+         to go on receiving only"
+    )]
+    Replay {
+        /// Why.
+        source: ReplayError,
+        /// Where the mirror's WAL ends.
+        end: Lsn,
+    },
     /// SIGTERM and SIGINT cannot be caught.
     #[error("cannot catch signals: {0}")]
     Signals(#[source] io::Error),
@@ -211,6 +226,8 @@ impl RunError {
             Self::File(_) => Exit::LocalStorage,
             Self::RuntimeEnded => Exit::Interrupted,
             Self::Signals(_) => Exit::Failure,
+            Self::ReplayThread(_) => Exit::LocalStorage,
+            Self::Replay { source, .. } => source.exit(),
             Self::Sink(error) => error.exit(),
         }
     }

@@ -57,6 +57,8 @@ pub struct StreamRequest {
     pub relay: Option<Relay>,
     /// The receiver's own standbys, whose hot standby feedback is passed on.
     pub followers: Option<SenderView>,
+    /// How far the receiver has replayed, where it does; it is reported as applied. With `relay` the standbys' own is.
+    pub applied: Option<watch::Receiver<Lsn>>,
 }
 
 /// How a stream ended without an error.
@@ -103,8 +105,12 @@ pub trait StreamObserver {
 
     /// Whole records up to here are flushed. Called before that is acknowledged to the server, and again without news; must
     /// be quick.
-    fn flushed(&mut self, position: TimelinePosition) {
+    ///
+    /// # Errors
+    /// When it cannot be remembered; the stream ends then.
+    fn flushed(&mut self, position: TimelinePosition) -> Result<(), FileError> {
         let _ = position;
+        Ok(())
     }
 
     /// Called before a flush position is acknowledged to the server, with the end of the last whole record before it.
@@ -141,11 +147,12 @@ pub async fn stream_wal<D: WalDestination>(
     }
     wal.follow_timeline(request.timeline);
     let progress = destination.progress();
+    let mut applied = request.applied.clone();
     // What a connection that was lost brought last may not be flushed yet.
     let here = StandbyLsns {
         write: progress.current().write_lsn,
         flush: progress.current().flush_lsn,
-        apply: Lsn::INVALID,
+        apply: applied_lsn(&mut applied),
     };
     let mut relay = request.relay.clone();
     let first = match &mut relay {
@@ -157,6 +164,7 @@ pub async fn stream_wal<D: WalDestination>(
     let mut stream = Stream {
         receiver,
         relay,
+        applied,
         feedback: request.followers.clone().map(Feedback::of),
         status_interval: request.config.status_interval,
         stopping: StoppingServer::default(),
@@ -207,6 +215,7 @@ struct Stream<'a, D, O> {
     receiver: Receiver,
     /// What is reported instead of our own progress.
     relay: Option<Relay>,
+    applied: Option<watch::Receiver<Lsn>>,
     feedback: Option<Feedback>,
     status_interval: Duration,
     /// Whether the server waits with its end for those of `relay`.
@@ -249,6 +258,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
                     changed?;
                 }
                 () = relay_changed(&mut self.relay) => {}
+                () = applied_changed(&mut self.applied) => {}
                 () = sleep_until(deadline) => {
                     self.receiver.handle_timeout(Instant::now())?;
                 }
@@ -352,11 +362,12 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
             timeline: self.receiver.timeline(),
             lsn: self.boundaries.flushed(progress.flush_lsn.min(received)),
         };
-        self.observer.flushed(whole);
+        self.observer.flushed(whole)?;
+        let applied = applied_lsn(&mut self.applied);
         self.report(StandbyLsns {
             write: progress.write_lsn.min(received),
             flush: progress.flush_lsn.min(received),
-            apply: Lsn::INVALID,
+            apply: applied.min(received),
         })?;
         if self.receiver.wants_flush() && self.flush_asked < received {
             self.flush_asked = received;
@@ -524,7 +535,7 @@ fn silence(timeout: Option<Duration>, received_lsn: Lsn) -> StreamError {
     })
 }
 
-/// What is reported for others: what they have, as far as it is here, too. Nothing is applied here, but may be there.
+/// What is reported for others: what they have, as far as it is here, too. What is applied here does not count.
 fn relayed(theirs: StandbyLsns, here: StandbyLsns) -> StandbyLsns {
     StandbyLsns {
         write: theirs.write.min(here.write),
@@ -537,6 +548,25 @@ fn relayed(theirs: StandbyLsns, here: StandbyLsns) -> StandbyLsns {
 async fn relay_changed(relay: &mut Option<Relay>) {
     match relay {
         Some(relay) => relay.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How far the receiver has replayed.
+fn applied_lsn(applied: &mut Option<watch::Receiver<Lsn>>) -> Lsn {
+    applied
+        .as_mut()
+        .map_or(Lsn::INVALID, |applied| *applied.borrow_and_update())
+}
+
+/// Waits until more is replayed; for ever once nothing will be.
+async fn applied_changed(applied: &mut Option<watch::Receiver<Lsn>>) {
+    match applied {
+        Some(receiver) => {
+            if receiver.changed().await.is_err() {
+                *applied = None;
+            }
+        }
         None => std::future::pending().await,
     }
 }

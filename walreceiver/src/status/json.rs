@@ -58,6 +58,23 @@ pub fn to_json(facts: &StatusFacts, verdict: &Verdict) -> Value {
                 "error": reason,
             }),
         }),
+        "replay": facts.receiver.last().and_then(|last| {
+            let replay = last.replay.as_ref()?;
+            let lag = live.and_then(|live| live.replay_lag(facts.asked_at_us));
+            Some(json!({
+                "state": replay.state.name(),
+                "applied_lsn": last.apply_lsn.map(|lsn| lsn.to_string()),
+                "timeline": replay.timeline,
+                "consistent": replay.consistent,
+                "redo_lsn": replay.redo_lsn.map(|lsn| lsn.to_string()),
+                "restartpoints": replay.restartpoints,
+                "records": replay.records,
+                "lag_bytes": lag.map(|lag| lag.0),
+                "lag_seconds": lag.map(|lag| lag.1.as_secs_f64()),
+                "error": replay.error,
+                "error_at": replay.error_at_us.map(rfc3339_us),
+            }))
+        }),
         "hub": live.and_then(|live| live.hub.as_ref()),
         "primary": primary(&facts.primary),
         "activation": facts.state.activation,

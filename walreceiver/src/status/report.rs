@@ -94,6 +94,9 @@ fn standby(table: &mut Table, facts: &StatusFacts) {
         table.line("Written here", lsn(live.write_lsn));
     }
     table.line("Flushed here", facts.flush_lsn());
+    if let Some(live) = facts.receiver.last() {
+        replaying(table, facts, live);
+    }
     match &facts.tail {
         Some(Tail::Whole {
             end,
@@ -114,6 +117,43 @@ fn standby(table: &mut Table, facts: &StatusFacts) {
     }
     if let Some(live) = facts.receiver.last() {
         trouble(table, facts, live);
+    }
+}
+
+/// How the replay of the mirror stands, or stood.
+fn replaying(table: &mut Table, facts: &StatusFacts, live: &LiveStatus) {
+    let Some(replay) = &live.replay else {
+        return;
+    };
+    let consistent = if replay.consistent {
+        ""
+    } else {
+        ", the end of the base backup is not reached"
+    };
+    table.line(
+        "Replayed here",
+        format_args!(
+            "{} (timeline {}{consistent})",
+            lsn(live.apply_lsn),
+            replay.timeline
+        ),
+    );
+    table.line(
+        "Last restartpoint",
+        format_args!(
+            "redo from {}; {} since the start",
+            lsn(replay.redo_lsn),
+            replay.restartpoints
+        ),
+    );
+    match &replay.error {
+        Some(error) => {
+            let since = replay.error_at_us.map_or_else(String::new, |at| {
+                format!(" {} ago", short_duration(facts.age(at)))
+            });
+            table.line("Replay", format_args!("STOPPED{since}: {error}"));
+        }
+        None => table.line("Replay", replay.state.name()),
     }
 }
 
@@ -271,6 +311,13 @@ fn lag(table: &mut Table, facts: &StatusFacts) {
             format_args!("at most {}", short_duration(time)),
         ),
         None => table.line("Lag in time", &unknown),
+    }
+    let live = facts.receiver.running();
+    if let Some((bytes, time)) = live.and_then(|live| live.replay_lag(facts.asked_at_us)) {
+        table.line(
+            "Replay lag",
+            format_args!("{}, {}", BinaryBytes(bytes), short_duration(time)),
+        );
     }
     match lag.heard_at_us {
         Some(at) => table.line(

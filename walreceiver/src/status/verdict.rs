@@ -7,6 +7,7 @@ use indicatif::BinaryBytes;
 use super::facts::{Receiver, StatusFacts, Tail};
 use super::primary_facts::Sender;
 use crate::cli::time_text::{rfc3339_us, short_duration};
+use crate::run::live::ReplayState;
 
 /// WAL that the mirror lacks, and no message for this long: the stream is stuck.
 const STUCK: Duration = Duration::from_secs(10);
@@ -63,6 +64,19 @@ impl Verdict {
     /// Judges the facts. A mirror may be `max_lag` bytes behind, by default a WAL segment.
     #[must_use]
     pub fn of(facts: &StatusFacts, max_lag: Option<u64>) -> Self {
+        let mut verdict = Self::of_wal(facts, max_lag);
+        let replay = facts
+            .receiver
+            .running()
+            .and_then(|live| live.replay.as_ref());
+        if replay.is_some_and(|replay| replay.state == ReplayState::Failed) {
+            // Its WAL is all that the primary asked for; what is missing is only not applied.
+            verdict.reason.push_str("; REPLAY HAS STOPPED, see below");
+        }
+        verdict
+    }
+
+    fn of_wal(facts: &StatusFacts, max_lag: Option<u64>) -> Self {
         let verdict = |synchronization, reason| Self {
             synchronization,
             reason,
