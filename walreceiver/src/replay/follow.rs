@@ -86,12 +86,13 @@ pub fn follow<S: DataStorage>(
         behind_since: Some(pending.since),
     };
     tracing::info!(redo = %from, timeline = visitor.replayer.position.timeline.0, "replaying");
-    visitor.tell(from);
+    let mut done = from;
     loop {
         let mut reader = SegmentReader::new(&wal);
         let timeline = pending.end.timeline;
         while pending.end.timeline == timeline {
             visitor.behind_since = Some(pending.since);
+            visitor.tell(done);
             let until = pending.end.lsn;
             let stopped = reader.advance(&mut decoder, until, flushed.stopped(), &mut visitor)?;
             if let Some(error) = visitor.error {
@@ -116,6 +117,7 @@ pub fn follow<S: DataStorage>(
             }
             visitor.behind_since = flushed.since();
             visitor.tell(until);
+            done = until;
             pending = match flushed.next() {
                 Some(next) => next,
                 None => return visitor.replayer.end(),
