@@ -304,6 +304,9 @@ fn wal_before_the_last_restartpoint_goes_when_asked_unless_a_slot_needs_it() -> 
     let first = segments(hub.mirror())?.pop().context("no WAL")?;
     let work = |round: u32| -> Result<()> {
         ddl(&primary, round)?;
+        primary.query(&format!(
+            "CREATE TABLE w{round} AS SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 6000) i"
+        ))?;
         ddl(&primary, round + 1)?;
         wait_for_apply(&primary, primary.flush_lsn()?)
     };
