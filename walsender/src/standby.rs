@@ -181,6 +181,12 @@ impl Standbys {
         self.change(|state| state.sync.handle_local_flush(flushed_here));
     }
 
+    /// How many commits wait in each of these modes, at one moment.
+    pub(crate) fn waiting<const N: usize>(&self, modes: [WaitMode; N]) -> [usize; N] {
+        let state = self.lock();
+        modes.map(|mode| state.sync.waiting(mode))
+    }
+
     pub(crate) fn released_lsn(&self, mode: WaitMode) -> Lsn {
         self.lock().sync.released_lsn(mode)
     }
@@ -351,7 +357,8 @@ mod tests {
         let mut waiting = standbys.wait(Lsn(90), WaitMode::RemoteFlush).unwrap();
         let given_up = standbys.wait(Lsn(80), WaitMode::RemoteFlush).unwrap();
         drop(given_up);
-        assert_eq!(standbys.lock().sync.waiting(WaitMode::RemoteFlush), 1);
+        let modes = [WaitMode::RemoteWrite, WaitMode::RemoteFlush];
+        assert_eq!(standbys.waiting(modes), [0, 1], "one has given up");
         // Only a standby that has flushed something is chosen.
         a.handle_reply(&reply(50), Instant::now());
         b.handle_reply(&reply(95), Instant::now());
