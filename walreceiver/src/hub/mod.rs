@@ -41,6 +41,7 @@ use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
 use walsender::{ListenAddress, Sender, SenderConfig, SenderView, SyncNamesFile};
 use walstream::sync::SyncRule;
+use walstream::types::FullTransactionId;
 
 pub use feedback::Feedback;
 pub use hub_error::HubError;
@@ -49,6 +50,7 @@ pub use relay::Relay;
 pub use source::MirrorSource;
 
 use crate::mirror::flushed::TimelinePosition;
+use crate::mirror::next_transaction::next_transaction_at;
 use crate::mirror::state::MirrorFacts;
 use crate::run::abort_on_drop::AbortOnDrop;
 use status::HubStatus;
@@ -112,6 +114,9 @@ impl Hub {
         end: TimelinePosition,
     ) -> Result<Self, HubError> {
         let source = Arc::new(MirrorSource::new(mirror, facts, end, config.memory));
+        if let Some(next) = next_transaction(mirror, facts, end).await {
+            source.know_next_transaction(next);
+        }
         let max_slots = source.identity().max_replication_slots();
         // Small files, read once, before there is anybody to wait.
         let slots = PhysicalSlots::open(&config.slots, max_slots)?;
@@ -185,6 +190,24 @@ impl Hub {
     pub async fn stop(self) {
         self.sender.shut_down(self.shutdown_timeout).await;
     }
+}
+
+/// The mirrored server's next transaction, by the mirror's own WAL.
+async fn next_transaction(
+    mirror: &Path,
+    facts: &MirrorFacts,
+    end: TimelinePosition,
+) -> Option<FullTransactionId> {
+    let (mirror, facts) = (mirror.to_owned(), facts.clone());
+    let found = tokio::task::spawn_blocking(move || next_transaction_at(&mirror, &facts, end));
+    let found = found.await.ok().flatten();
+    if found.is_none() {
+        tracing::info!(
+            "no checkpoint was found in the mirror's last WAL: until the next one, the feedback of followers is passed on \
+             as it is"
+        );
+    }
+    found
 }
 
 /// Reads the files that say who may follow and who is synchronous, whenever SIGHUP comes.
