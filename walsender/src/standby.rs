@@ -68,6 +68,8 @@ pub(crate) struct Standbys {
     state: Arc<Mutex<State>>,
     /// What the required standbys have reached.
     released: watch::Sender<StandbyLsns>,
+    /// Whether any is required.
+    required: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -105,18 +107,25 @@ pub(crate) struct Waiting {
 
 impl Standbys {
     pub(crate) fn new(rule: SyncRule, flushed_here: Lsn) -> Self {
+        let sync = SyncRep::new(rule, flushed_here);
         Self {
+            released: watch::Sender::new(StandbyLsns::default()),
+            required: watch::Sender::new(sync.standbys_required()),
             state: Arc::new(Mutex::new(State {
-                sync: SyncRep::new(rule, flushed_here),
+                sync,
                 connections: BTreeMap::new(),
             })),
-            released: watch::Sender::new(StandbyLsns::default()),
         }
     }
 
     /// What the required standbys have reached, whenever it changes; as it was while none is required.
     pub(crate) fn released(&self) -> watch::Receiver<StandbyLsns> {
         self.released.subscribe()
+    }
+
+    /// Whether any standby is required, whenever it changes.
+    pub(crate) fn required(&self) -> watch::Receiver<bool> {
+        self.required.subscribe()
     }
 
     pub(crate) fn enter(
@@ -218,6 +227,9 @@ impl Standbys {
                 *known = lsns;
                 is_new
             });
+            let required = state.sync.standbys_required();
+            self.required
+                .send_if_modified(|known| std::mem::replace(known, required) != required);
             result
         };
         for wake in released {

@@ -13,7 +13,8 @@
 //!
 //! **Invariant:** no follower is sent a byte that is not checked and flushed here.
 //! **Invariant:** with `--relay-sync` nothing is reported to the primary as written, flushed or applied that the hub's
-//! synchronous standbys have not reported, and nothing that is not here, too. Without standbys nothing advances.
+//! synchronous standbys have not reported, and nothing that is not here, too. Without standbys nothing advances, but by the
+//! Greenplum rule: it waits for nobody then, and what the mirror has is reported.
 //!
 //! A primary that shuts down waits until its WAL is confirmed, so with `--relay-sync` it waits for those standbys, as it
 //! would for synchronous ones of its own; and as it would not wait for one of those that is not connected, the hub leaves it

@@ -70,7 +70,7 @@ impl CheckedWal {
         let major = self.decoder.dialect().major;
         let _: ControlFlow<Infallible> = self.decoder.feed(bytes).visit_records(|record| {
             records += 1;
-            transactions.see(&record, major);
+            transactions.see(record, major);
             ControlFlow::Continue(())
         })?;
         self.transactions = transactions;

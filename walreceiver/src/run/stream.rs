@@ -527,7 +527,12 @@ fn silence(timeout: Option<Duration>, received_lsn: Lsn) -> StreamError {
 }
 
 /// What is reported for others: what they have, as far as it is here, too. Nothing is applied here, but may be there.
-fn relayed(theirs: StandbyLsns, here: StandbyLsns) -> StandbyLsns {
+fn relayed(theirs: Option<StandbyLsns>, here: StandbyLsns) -> StandbyLsns {
+    // Nobody is waited for: what is flushed is as good as applied, or a commit that waits for that would wait for ever.
+    let theirs = theirs.unwrap_or(StandbyLsns {
+        apply: here.flush,
+        ..here
+    });
     StandbyLsns {
         write: theirs.write.min(here.write),
         flush: theirs.flush.min(here.flush),

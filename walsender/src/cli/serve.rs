@@ -13,8 +13,8 @@ use walsender::source::WalSource;
 use walsender::source::archive::ArchiveLocation;
 use walsender::source::recording::{RecordedServer, Recording};
 use walsender::source::served_archive::{ServeOptions, ServedArchive};
-use walsender::{ListenAddress, Sender, SenderConfig, SyncNamesFile};
-use walstream::sync::{StandbyNames, SyncRule};
+use walsender::{ListenAddress, Sender, SenderConfig, SyncNamesFile, SyncRuleChoice};
+use walstream::sync::{GreenplumRule, StandbyNames};
 
 use super::access_args::AccessArgs;
 use super::limit_args::LimitArgs;
@@ -83,6 +83,16 @@ pub(super) struct ServeArgs {
         conflicts_with = "synchronous_standby_names"
     )]
     pub(super) synchronous_standby_names_file: Option<PathBuf>,
+    /// By which rule standbys are synchronous: "names", those of --synchronous-standby-names; "greenplum", as a coordinator of
+    /// Greenplum 7 or Cloudberry chooses, which ignores names: a standby with the application_name gp_walreceiver that
+    /// streams, or that catches up and has come near, and none while there is no such standby, so that a dead one is never
+    /// waited for; "greenplum6", the same with any application_name
+    #[arg(long, value_name = "RULE", default_value_t)]
+    pub(super) sync_rule: SyncRuleChoice,
+    /// How near a standby that catches up has to be for the Greenplum rule, in WAL segments, as the setting of this name
+    /// there
+    #[arg(long, value_name = "SEGMENTS", default_value_t = GreenplumRule::DEFAULT_CATCHUP_WITHIN_RANGE)]
+    pub(super) repl_catchup_within_range: u32,
     /// Seconds that standbys have to confirm the last WAL when the sender is to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(super) shutdown_timeout: u64,
@@ -166,14 +176,16 @@ impl ServeArgs {
     pub(super) fn sender_config(&self) -> anyhow::Result<SenderConfig> {
         let mut config = SenderConfig::new(self.listen.clone());
         self.limits.apply(&mut config);
-        config.sync_rule = SyncRule::from(self.synchronous_standby_names.clone());
-        config.sync_names_file =
-            self.synchronous_standby_names_file
-                .clone()
-                .map(|path| SyncNamesFile {
-                    path,
-                    needs_names: false,
-                });
+        let names_file = self.synchronous_standby_names_file.clone();
+        let names_file = names_file.map(|path| SyncNamesFile {
+            path,
+            needs_names: false,
+        });
+        (config.sync_rule, config.sync_names_file) = self.sync_rule.rule(
+            self.synchronous_standby_names.clone(),
+            names_file,
+            self.repl_catchup_within_range,
+        );
         config.access = self.access.files()?;
         Ok(config)
     }

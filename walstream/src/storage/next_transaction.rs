@@ -216,31 +216,45 @@ mod tests {
         assert_eq!(seen(&later, none).get(), Some(FullTransactionId(800)));
         // What is damaged or of other kinds says nothing.
         let short = [(0, 0x10, vec![1; 40]), (8, 0x00, words(&[0, 0, 0, 9999]))];
-        assert_eq!(seen(&short, none), none);
+        let known = seen(&later, none);
+        assert_eq!(seen(&short, known), known);
     }
 
     #[test]
     fn subtransactions_that_wrote_nothing_count() {
+        // The transaction of every record here is 7, which is older.
         let mut known = NextTransaction::default();
-        known.know(FullTransactionId(EPOCH - 10));
-        let wraps = u32::MAX - 2;
+        known.know(FullTransactionId(EPOCH + 100));
         for (info, data, expected) in [
             // Time, xinfo, database, two of them.
-            (
-                0x80,
-                words(&[7, 7, 3, 1, 1, 2, wraps - 1, wraps]),
-                EPOCH - 2,
-            ),
-            (0x80, words(&[7, 7, 2, 1, 5]), EPOCH + 6),
-            (0xA0, words(&[7, 7, 2, 1, 4]), EPOCH + 5),
-            (0x50, words(&[3, 2, 4, 8]), EPOCH + 9),
-            // More than there are, and none.
-            (0x80, words(&[7, 7, 2, u32::MAX, 5]), EPOCH + 6),
-            (0x80, words(&[7, 7, 1, 1, 5]), EPOCH - 10),
-            (0x00, words(&[7, 7, 2, 1, 5]), EPOCH - 10),
+            (0x80, words(&[7, 7, 3, 1, 1, 2, 104, 105]), 106),
+            (0x80, words(&[7, 7, 2, 1, 150]), 151),
+            (0xA0, words(&[7, 7, 2, 1, 140]), 141),
+            (0x50, words(&[99, 2, 104, 108]), 109),
+            // More than there are, older ones, and none.
+            (0x80, words(&[7, 7, 2, u32::MAX, 150]), 151),
+            (0x80, words(&[7, 7, 2, 1, 90]), 100),
+            (0x80, words(&[7, 7, 1, 1, 150]), 100),
+            (0x00, words(&[7, 7, 2, 1, 150]), 100),
         ] {
             let got = seen(&[(1, info, data.clone())], known).get();
-            assert_eq!(got, Some(FullTransactionId(expected)), "{info:x} {data:?}");
+            let expected = Some(FullTransactionId(EPOCH + expected));
+            assert_eq!(got, expected, "{info:x} {data:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_wrap_into_the_next_epoch() {
+        let end = FullTransactionId(EPOCH - 2);
+        for (xid, expected) in [
+            (u32::MAX - 2, EPOCH - 2),
+            (u32::MAX - 1, EPOCH - 1),
+            (u32::MAX, EPOCH + 3),
+            (3, EPOCH + 4),
+            (0x7FFF_FFFD, EPOCH + 0x7FFF_FFFE),
+            (0x7FFF_FFFE, EPOCH - 2),
+        ] {
+            assert_eq!(end.advanced_past(xid).0, expected, "{xid:x}");
         }
     }
 }
