@@ -27,6 +27,12 @@ Beside a running PostgreSQL:
   walsender serve --data-dir /var/lib/postgresql/15/main --primary 'host=/run/postgresql user=postgres' \\
       --listen 127.0.0.1:5433 --slots /var/lib/walsender
 
+With a user of its own on that server, in the database that --primary names or else postgres:
+  CREATE ROLE walsender LOGIN REPLICATION;
+  GRANT pg_read_all_settings TO walsender;
+  GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO walsender;
+  (before PostgreSQL 15: pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean))
+
 Let a standby of another machine in:
   (umask 077; walsender verifier standby > users)
   walsender serve --archive DIR --listen 0.0.0.0:5433 --auth-file users \\
@@ -43,8 +49,11 @@ Let a standby of another machine in:
 pub(super) struct ServeArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// How to connect to that server as a superuser, such as 'host=/run/postgresql user=postgres'; a password may also
-    /// come from PGPASSWORD or ~/.pgpass
+    /// How to connect to that server with SQL, such as 'host=/run/postgresql user=walsender'; a password may also come from
+    /// PGPASSWORD or ~/.pgpass. The user need not be a superuser: LOGIN and REPLICATION are enough to serve WAL. For base
+    /// backups it also needs EXECUTE on pg_backup_start(text, boolean) and pg_backup_stop(boolean), in the database of this
+    /// connection. A member of pg_read_all_settings also lets the server's data directory be compared with --data-dir, and
+    /// clients ask for settings that others may not see
     #[arg(long, value_name = "CONNINFO", requires = "data_dir")]
     pub(super) primary: Option<String>,
     /// The replication slot on that server which keeps WAL there, made where it is missing. It keeps no old rows:
@@ -115,7 +124,8 @@ struct SourceArgs {
     #[arg(long, value_name = "DIR", requires = "primary")]
     data_dir: Option<PathBuf>,
     /// WAL segments as `walreceiver receive`, pg_receivewal or archive_command leave them, plain or compressed, of any
-    /// number of timelines: a directory, or s3://BUCKET/PREFIX and the like. What is added is served, too
+    /// number of timelines: a directory, or s3://BUCKET/PREFIX and the like. What is added is served, too. It must hold a
+    /// segment when the sender starts, which says whose WAL it is: an empty one is refused
     #[arg(long, value_name = "DIR|URL")]
     archive: Option<ArchiveLocation>,
     /// A recorded server, with its base backup: a tar archive compressed with zstd
