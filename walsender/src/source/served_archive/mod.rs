@@ -77,6 +77,9 @@ struct Inner {
     flushed: Sender<WalPosition>,
     timelines: RwLock<Timelines>,
     segments: SegmentCache,
+    /// How often it was looked for more.
+    #[cfg(test)]
+    looks: Sender<u64>,
 }
 
 /// What is known of timelines.
@@ -127,6 +130,8 @@ impl ServedArchive {
             flushed: Sender::new(first.position),
             timelines: RwLock::new(first.timelines),
             segments: SegmentCache::default(),
+            #[cfg(test)]
+            looks: Sender::new(0),
             archive,
         });
         Ok(Self {
