@@ -97,8 +97,8 @@ fn an_empty_archive_is_refused() -> Result<()> {
         refused.expect_failure(
             1,
             &[
-                "holds no WAL segment whose first page can be read",
-                "begin to serve it when the first segment is there",
+                "holds no WAL segment that can be read (0 with a segment's name, 0 other files)",
+                "begin with it when the first segment is there",
             ],
         )?;
     }

@@ -118,13 +118,19 @@ fn each_right_that_is_missing_is_named() -> Result<()> {
     let mut sidecar = Sidecar::start_as(&primary, Some(&conninfo), &[])?;
     for (function, name) in [(start, "pg_backup_start"), (stop, "pg_backup_stop")] {
         let refused = pg_basebackup(&sidecar, &primary, "refused").run(LONG)?;
-        refused.expect_failure(
-            1,
-            &[
-                &format!("permission denied for function {name}"),
-                &format!("GRANT EXECUTE ON FUNCTION {function} TO name"),
-            ],
-        )?;
+        let told = [
+            &format!("permission denied for function {name}"),
+            &format!("GRANT EXECUTE ON FUNCTION {function} TO name"),
+        ];
+        if function == start {
+            refused.expect_failure(1, &told.map(String::as_str))?;
+        } else {
+            // Within an archive, pg_basebackup does not show what a server says, not PostgreSQL's either.
+            refused.expect_failure(1, &["COPY stream ended before last file was finished"])?;
+        }
+        for part in told {
+            ensure!(sidecar.stderr().contains(part), "{}", sidecar.stderr());
+        }
         grant(&primary, function, "walsender")?;
     }
     // A backup that was begun and could not be ended has left nothing behind.

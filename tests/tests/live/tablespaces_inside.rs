@@ -125,10 +125,13 @@ fn backups_are_those_of_postgresql() -> Result<()> {
             if name == "base.tar" {
                 let is_there = |member: &str| ours.iter().any(|found| found.starts_with(member));
                 // Its place is there, and what is in it is in its own archive.
-                ensure!(is_there("spaces/one Directory"), "{ours:?}");
-                ensure!(!is_there("spaces/one/"), "{ours:?}");
-                ensure!(is_there("spaces/deeper/two Directory"), "{ours:?}");
-                ensure!(!is_there("spaces/deeper/two/"), "{ours:?}");
+                for place in ["spaces/one/", "spaces/deeper/two/"] {
+                    ensure!(
+                        is_there(&format!("{place} Directory")),
+                        "{place} is missing"
+                    );
+                    ensure!(!is_there(&format!("{place}PG_")), "{place} is not empty");
+                }
             }
         }
         ensure!(archives == 3, "{names:?}");

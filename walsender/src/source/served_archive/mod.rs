@@ -204,7 +204,7 @@ impl Inner {
         needed: u64,
     ) -> Result<Option<Arc<SegmentFile>>, SourceError> {
         if let Some(found) = self.segments.find(name) {
-            if segment_file::length(&found) >= needed {
+            if found.usable_length() >= needed {
                 return Ok(Some(found));
             }
             // It was unpacked, or opened, when it was shorter.
@@ -222,10 +222,12 @@ impl Inner {
         let pending = self.segments.pending(name);
         let inner = Arc::clone(&self);
         let segment_size = self.dialect.segment_size;
+        // Before it is read: what comes meanwhile may not be in it.
+        let end = self.flushed.borrow().lsn;
         let prepared = pending
             .get_or_try_init(|| async move {
                 let opening = tokio::task::spawn_blocking(move || {
-                    let file = segment_file::open_any(&inner.archive, name)?;
+                    let file = segment_file::open_any(&inner.archive, name, end)?;
                     file.map(|file| inner.segments.insert(name, Arc::new(file)))
                         .ok_or_else(|| segment_file::removed(&inner.archive, name))
                 });
