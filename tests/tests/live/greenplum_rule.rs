@@ -6,6 +6,7 @@ use walstream_tests::{Cluster, Hub, LONG, SHORT, Signal, wait_for};
 
 use crate::hub::{standby_of, start_following};
 use crate::hub_sync::{NAME, relayed, session, waiting};
+use crate::sidecar::Sidecar;
 
 /// Commits at each level that waits for a standby, without waiting long.
 fn commits(primary: &Cluster, hub: &Hub) -> Result<()> {
@@ -57,6 +58,10 @@ fn a_dead_standby_does_not_block_and_a_streaming_one_is_waited_for() -> Result<(
     commits(&primary, &hub)?;
     other.kill_9()?;
 
+    let status = hub.status()?;
+    assert_eq!(status["sync_rule"], "greenplum");
+    assert_eq!(status["synchronous_standby_names"], "");
+
     let mut standby = standby_of(&primary, &hub, NAME)?;
     for _ in 0..2 {
         wait_for("the synchronous standby", SHORT, || {
@@ -81,6 +86,27 @@ fn a_dead_standby_does_not_block_and_a_streaming_one_is_waited_for() -> Result<(
         start_following(&mut standby, &hub.conninfo(NAME))?;
     }
     Ok(())
+}
+
+#[test]
+fn a_sidecar_shows_the_standby_that_the_rule_chooses() -> Result<()> {
+    let primary = Cluster::started()?;
+    let sidecar = Sidecar::start_with(&primary, &["--sync-rule", "greenplum"])?;
+    let mut chosen = sidecar.standby(&primary, &["-X", "none"])?;
+    chosen.configure(&[("cluster_name", NAME)])?;
+    chosen.start()?;
+    wait_for("the synchronous standby", LONG, || {
+        let status = sidecar
+            .work
+            .program("walsender")?
+            .args(["status", "--json"]);
+        let status = status.arg("--slots").arg(sidecar.work.join("slots"));
+        let status = status.succeed(SHORT)?.json()?;
+        ensure!(status["sync"]["rule"] == "greenplum", "{status}");
+        let states = status["standbys"].as_array().into_iter().flatten();
+        let mut states = states.map(|standby| &standby["sync_state"]);
+        Ok(states.any(|state| state == "sync"))
+    })
 }
 
 #[test]

@@ -232,6 +232,7 @@ impl HubView {
             oldest_lsn: sender.source.oldest_lsn,
             memory_from_lsn: self.source.recent().range().map(|range| range.start),
             relay_sync: self.relay_sync,
+            sync_rule: sender.sync.rule,
             synchronous_standby_names: sender.sync.synchronous_standby_names,
             synchronous_standby_names_file: sender.sync.synchronous_standby_names_file,
             released_write_lsn: sender.sync.released_write_lsn,
