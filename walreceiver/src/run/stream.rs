@@ -14,6 +14,7 @@ use walstream::protocol::copy::{PrimaryMessage, XLogData};
 use walstream::protocol::identify::NextTimeline;
 use walstream::protocol::receiver::{Receiver, ReceiverConfig, ReceiverError, ReceiverEvent};
 use walstream::sync::StandbyLsns;
+use walstream::types::FullTransactionId;
 use walstream::{Lsn, PgTimestamp, TimelineId};
 
 use super::acknowledged::RecordBoundaries;
@@ -96,9 +97,9 @@ pub trait StreamObserver {
     /// Called after each round of work; must be quick.
     fn status(&mut self, status: &StreamStatus);
 
-    /// WAL was checked and given to the destination; must be quick.
-    fn received(&mut self, start_lsn: Lsn, data: &Bytes) {
-        let _ = (start_lsn, data);
+    /// WAL was checked and given to the destination; must be quick. `next` is the server's next transaction by it.
+    fn received(&mut self, start_lsn: Lsn, data: &Bytes, next: Option<FullTransactionId>) {
+        let _ = (start_lsn, data, next);
     }
 
     /// Whole records up to here are flushed. Called before that is acknowledged to the server, and again without news; must
@@ -337,7 +338,8 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
         self.wal
             .check(&data)
             .map_err(|source| StreamError::BadWal { source, valid_end })?;
-        self.observer.received(start_lsn, &data);
+        let next = self.wal.next_transaction();
+        self.observer.received(start_lsn, &data, next);
         self.destination.write(start_lsn, data).await?;
         self.boundaries.received(self.wal.valid_end());
         Ok(())
@@ -525,7 +527,12 @@ fn silence(timeout: Option<Duration>, received_lsn: Lsn) -> StreamError {
 }
 
 /// What is reported for others: what they have, as far as it is here, too. Nothing is applied here, but may be there.
-fn relayed(theirs: StandbyLsns, here: StandbyLsns) -> StandbyLsns {
+fn relayed(theirs: Option<StandbyLsns>, here: StandbyLsns) -> StandbyLsns {
+    // Nobody is waited for: what is flushed is as good as applied, or a commit that waits for that would wait for ever.
+    let theirs = theirs.unwrap_or(StandbyLsns {
+        apply: here.flush,
+        ..here
+    });
     StandbyLsns {
         write: theirs.write.min(here.write),
         flush: theirs.flush.min(here.flush),
