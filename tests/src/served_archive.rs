@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::program::Running;
+use crate::program::{Program, Running};
+use crate::s3_server::S3Server;
 use crate::wait::SHORT;
 use crate::workdir::Workdir;
 
@@ -33,9 +34,26 @@ impl ServedArchive {
         Self::listen(workdir, archive, &socket.to_string_lossy(), options)
     }
 
+    /// Serves what is in a store at a free port of this machine.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_in(
+        store: &S3Server,
+        workdir: &Workdir,
+        url: &str,
+        options: &[&str],
+    ) -> Result<Self> {
+        let program = store.known_to(workdir.program("walsender")?);
+        Self::begin(program, Path::new(url), "127.0.0.1:0", options)
+    }
+
     fn listen(workdir: &Workdir, archive: &Path, address: &str, options: &[&str]) -> Result<Self> {
-        let mut running = workdir
-            .program("walsender")?
+        Self::begin(workdir.program("walsender")?, archive, address, options)
+    }
+
+    fn begin(program: Program, archive: &Path, address: &str, options: &[&str]) -> Result<Self> {
+        let mut running = program
             .args(["serve", "--listen", address, "--archive"])
             .arg(archive)
             .args(options)

@@ -132,6 +132,7 @@ impl Sender {
             Some(file) => file.load()?,
             None => config.sync_rule.clone(),
         };
+        let sync_rule = sync_rule.with_segment_size(source.identity().segment_size);
         let listener = Listener::bind(&config.listen, config.access.hba.is_some())
             .await
             .map_err(|source| SenderError::Listen {
@@ -193,6 +194,13 @@ impl Sender {
         self.shared.standbys.released()
     }
 
+    /// Whether the rule requires any standby now, as a value to watch: with names it always does, by the Greenplum rule while
+    /// one is near enough.
+    #[must_use]
+    pub fn standbys_required(&self) -> watch::Receiver<bool> {
+        self.shared.standbys.required()
+    }
+
     /// Reads all files again that say how it behaves, as PostgreSQL does on SIGHUP:
     /// [`reload_access`](Self::reload_access), and which standbys are synchronous. Commits that need not wait by a new
     /// rule go on at once. What is new is logged, and a file that cannot be used, which leaves the old rule. True when
@@ -220,8 +228,10 @@ impl Sender {
         self.shared.standbys.rule()
     }
 
-    /// Changes which standbys commits wait for. Those that need not wait by the new rule go on at once.
+    /// Changes which standbys commits wait for; the Greenplum rule counts in the source's segments, whatever its own say. Those that need not wait by the new rule go on at once.
     pub fn set_sync_rule(&self, rule: SyncRule) {
+        let segment_size = self.shared.source.identity().segment_size;
+        let rule = rule.with_segment_size(segment_size);
         self.shared.standbys.set_rule(rule);
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Standbys {
     state: Arc<Mutex<State>>,
     /// What the required standbys have reached.
     released: watch::Sender<StandbyLsns>,
+    /// Whether any is required.
+    required: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -105,18 +107,25 @@ pub(crate) struct Waiting {
 
 impl Standbys {
     pub(crate) fn new(rule: SyncRule, flushed_here: Lsn) -> Self {
+        let sync = SyncRep::new(rule, flushed_here);
         Self {
+            released: watch::Sender::new(StandbyLsns::default()),
+            required: watch::Sender::new(sync.standbys_required()),
             state: Arc::new(Mutex::new(State {
-                sync: SyncRep::new(rule, flushed_here),
+                sync,
                 connections: BTreeMap::new(),
             })),
-            released: watch::Sender::new(StandbyLsns::default()),
         }
     }
 
     /// What the required standbys have reached, whenever it changes; as it was while none is required.
     pub(crate) fn released(&self) -> watch::Receiver<StandbyLsns> {
         self.released.subscribe()
+    }
+
+    /// Whether any standby is required, whenever it changes.
+    pub(crate) fn required(&self) -> watch::Receiver<bool> {
+        self.required.subscribe()
     }
 
     pub(crate) fn enter(
@@ -181,6 +190,12 @@ impl Standbys {
         self.change(|state| state.sync.handle_local_flush(flushed_here));
     }
 
+    /// How many commits wait in each of these modes, at one moment.
+    pub(crate) fn waiting<const N: usize>(&self, modes: [WaitMode; N]) -> [usize; N] {
+        let state = self.lock();
+        modes.map(|mode| state.sync.waiting(mode))
+    }
+
     pub(crate) fn released_lsn(&self, mode: WaitMode) -> Lsn {
         self.lock().sync.released_lsn(mode)
     }
@@ -212,6 +227,9 @@ impl Standbys {
                 *known = lsns;
                 is_new
             });
+            let required = state.sync.standbys_required();
+            self.required
+                .send_if_modified(|known| std::mem::replace(known, required) != required);
             result
         };
         for wake in released {
@@ -351,7 +369,8 @@ mod tests {
         let mut waiting = standbys.wait(Lsn(90), WaitMode::RemoteFlush).unwrap();
         let given_up = standbys.wait(Lsn(80), WaitMode::RemoteFlush).unwrap();
         drop(given_up);
-        assert_eq!(standbys.lock().sync.waiting(WaitMode::RemoteFlush), 1);
+        let modes = [WaitMode::RemoteWrite, WaitMode::RemoteFlush];
+        assert_eq!(standbys.waiting(modes), [0, 1], "one has given up");
         // Only a standby that has flushed something is chosen.
         a.handle_reply(&reply(50), Instant::now());
         b.handle_reply(&reply(95), Instant::now());

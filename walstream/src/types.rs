@@ -41,6 +41,24 @@ impl FullTransactionId {
         u32::from_be_bytes([a, b, c, d])
     }
 
+    /// The next transaction of a server of which this one was the next until it began `xid`, a normal number. The same where
+    /// that is older: of two numbers half of all apart or less, the later is the newer.
+    ///
+    /// # Source
+    /// `AdvanceNextFullTransactionIdPastXid` in `src/backend/access/transam/varsup.c`.
+    #[must_use]
+    pub const fn advanced_past(self, xid: TransactionId) -> Self {
+        let ahead = xid.wrapping_sub(self.xid());
+        if ahead.cast_signed() < 0 {
+            return self;
+        }
+        let next = Self(self.0.saturating_add(ahead as u64).saturating_add(1));
+        match next.xid() {
+            special @ 0..=2 => Self(next.0.saturating_add(3 - special as u64)),
+            _ => next,
+        }
+    }
+
     /// Whether a server whose next transaction is `next` can still tell this one from those to come.
     ///
     /// # Source

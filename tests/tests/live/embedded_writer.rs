@@ -263,7 +263,14 @@ fn receivers_follow_a_service_and_waits_end_when_they_have_it() -> Result<()> {
         matches!(error, Err(WaitError::Deadline { .. })),
         "{error:?}"
     );
+    let waiting = service.sender.wait_for(lsn, WaitMode::RemoteApply);
+    let waiting = service.runtime.spawn(waiting);
+    let count = || service.sender.view().status().sync.waiting_commits;
+    wait_for("a commit that waits", SHORT, || Ok(count().replay == 1))?;
+    ensure!(count().total() == 1, "{:?}", count());
     service.sender.set_sync_rule(SyncRule::Off);
+    service.runtime.block_on(waiting)??;
+    ensure!(count().total() == 0, "{:?}", count());
     service.wait(lsn, WaitMode::RemoteApply, LONG)?;
     their_run.terminate(SHORT)?;
     our_run.terminate(SHORT)?;

@@ -1,12 +1,16 @@
 //! Hot standby feedback: what a standby's queries need is kept as PostgreSQL keeps it, and a hub tells it upstream.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use walstream_tests::{Cluster, Hub, LONG, SHORT, wait_for};
+use walstream::protocol::copy::{HotStandbyFeedback, StandbyMessage};
+use walstream::{Lsn, PgTimestamp};
+use walstream_tests::{Cluster, Hub, LONG, SHORT, StopMode, wait_for};
 
 use crate::hub::{primary, standby_of};
+use crate::sender_clients::RawClient;
 use crate::sidecar::{Sidecar, caught_up};
 
 /// A transaction of a standby that sees the database as it was when it began, until this is dropped.
@@ -171,7 +175,7 @@ fn a_hub_tells_its_primary_what_its_followers_need() -> Result<()> {
     // One with a slot: the slot keeps it, also while its follower is away.
     hub_slot(&primary, &hub)?;
     follower.configure(&[("primary_slot_name", "kept")])?;
-    follower.stop(walstream_tests::StopMode::Fast)?;
+    follower.stop(StopMode::Fast)?;
     follower.start()?;
     let snapshot = Snapshot::of(&follower)?;
     transactions(&primary)?;
@@ -192,6 +196,69 @@ fn a_hub_tells_its_primary_what_its_followers_need() -> Result<()> {
     follower.start()?;
     set_feedback(&mut follower, "off")?;
     is("")
+}
+
+/// A follower that names a transaction of long ago, of which its primary knows nothing any more: the primary would ignore all
+/// that it is told with it.
+#[test]
+fn what_cannot_be_does_not_undo_what_other_followers_need() -> Result<()> {
+    let mut primary = primary()?;
+    primary.stop(StopMode::Fast)?;
+    let directory = primary.data_dir().display().to_string();
+    primary.run("pg_resetwal", &["-e", "1", "-D", &directory])?;
+    primary.start()?;
+    let mut hub = Hub::start(&primary, &["--status-interval", "1"])?;
+    let mut follower = standby_of(&primary, &hub, "follower")?;
+    set_feedback(&mut follower, "on")?;
+    let told = || {
+        primary.query("SELECT xmin FROM pg_replication_slots WHERE slot_name = 'gp_walreceiver'")
+    };
+    let next = || {
+        let next = primary.query("SELECT txid_snapshot_xmax(txid_current_snapshot())")?;
+        let next: u64 = next.parse()?;
+        ensure!(next >> 32 == 1, "{next} is of another epoch");
+        anyhow::Ok((next & 0xFFFF_FFFF).to_string())
+    };
+    for round in 0..2 {
+        let mut liar = RawClient::begin(
+            UnixStream::connect(hub.mirror().workdir().join(".s.PGSQL.5999"))?,
+            "liar",
+        )?;
+        let end: Lsn = hub.status()?["served_lsn"]
+            .as_str()
+            .unwrap_or_default()
+            .parse()?;
+        liar.start(end)?;
+        liar.send(&StandbyMessage::HotStandbyFeedback(HotStandbyFeedback {
+            sent_at: PgTimestamp(1),
+            xmin: 100,
+            xmin_epoch: 0,
+            catalog_xmin: 0,
+            catalog_xmin_epoch: 0,
+        }))?;
+        liar.report(end, end)?;
+        wait_for("its report", SHORT, || {
+            let liar = hub.follower("liar")?.unwrap_or_default();
+            Ok(liar["flush_lsn"] == end.to_string())
+        })?;
+        // What the honest one needs goes on and on, and its primary takes it.
+        for _ in 0..2 {
+            transactions(&primary)?;
+            let expected = next()?;
+            wait_for(&format!("xmin \"{expected}\""), LONG, || {
+                Ok(told()? == expected)
+            })
+            .with_context(|| format!("it is {:?}; {:?}", told(), hub.status()))?;
+        }
+        let shown = hub.follower("liar")?.context("no liar")?;
+        ensure!(shown["backend_xmin"].is_null(), "{shown}");
+        if round == 0 {
+            // A hub that was started again knows it from its own WAL.
+            hub.kill_9()?;
+            hub.run()?;
+        }
+    }
+    Ok(())
 }
 
 fn hub_slot(primary: &Cluster, hub: &Hub) -> Result<()> {

@@ -10,10 +10,10 @@ use walstream_tests::{
 
 use crate::hub::standby_of;
 
-const NAME: &str = "gp_walreceiver";
+pub(crate) const NAME: &str = "gp_walreceiver";
 
 /// A primary whose commits wait for the hub, and the hub, which relays.
-fn relayed(arguments: &[&str]) -> Result<(Cluster, Hub)> {
+pub(crate) fn relayed(arguments: &[&str]) -> Result<(Cluster, Hub)> {
     let mut primary = ClusterOptions::default()
         .set("wal_keep_size", "1GB")
         .start()?;
@@ -22,13 +22,13 @@ fn relayed(arguments: &[&str]) -> Result<(Cluster, Hub)> {
     Ok((primary, hub))
 }
 
-fn waiting(primary: &Cluster) -> Result<bool> {
+pub(crate) fn waiting(primary: &Cluster) -> Result<bool> {
     let count = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     Ok(primary.query(count)? != "0")
 }
 
 /// A session that runs this, beside the test.
-fn session(primary: &Cluster, hub: &Hub, sql: &str) -> Result<walstream_tests::Running> {
+pub(crate) fn session(primary: &Cluster, hub: &Hub, sql: &str) -> Result<walstream_tests::Running> {
     let workdir = hub.mirror().workdir();
     let psql = workdir.external(&primary.programs().program("psql"));
     psql.args(["-X", "-q", "-c", sql, "-d"])

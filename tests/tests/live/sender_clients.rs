@@ -42,7 +42,7 @@ impl RawClient {
 }
 
 impl<S: Read + Write> RawClient<S> {
-    fn begin(stream: S, application_name: &str) -> Result<Self> {
+    pub(crate) fn begin(stream: S, application_name: &str) -> Result<Self> {
         let mut client = Self(stream);
         let mut bytes = BytesMut::new();
         StartupRequest::Startup(StartupMessage {
@@ -109,15 +109,23 @@ impl<S: Read + Write> RawClient<S> {
         Ok(self.0.write_all(&Self::status_update(write, flush))?)
     }
 
+    /// Asks for old rows to be kept, or whatever it says.
+    pub(crate) fn send(&mut self, message: &StandbyMessage) -> Result<()> {
+        Ok(self.0.write_all(&Self::framed(message))?)
+    }
+
     /// It asks for an answer.
     fn status_update(write: Lsn, flush: Lsn) -> BytesMut {
-        let message = StandbyMessage::StatusUpdate(StandbyStatusUpdate {
+        Self::framed(&StandbyMessage::StatusUpdate(StandbyStatusUpdate {
             write_lsn: write,
             flush_lsn: flush,
             apply_lsn: Lsn::INVALID,
             sent_at: PgTimestamp(1),
             reply_requested: true,
-        });
+        }))
+    }
+
+    fn framed(message: &StandbyMessage) -> BytesMut {
         let (mut payload, mut bytes) = (BytesMut::new(), BytesMut::new());
         message.encode(&mut payload);
         FrontendMessage::CopyData(&payload).encode(&mut bytes);

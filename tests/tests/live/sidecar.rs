@@ -27,6 +27,8 @@ use crate::recorded_sender::replication_command;
 /// A sidecar of a server, and the place where it runs.
 pub(crate) struct Sidecar {
     pub(crate) work: Workdir,
+    /// How it connects to the server; `None` as the superuser.
+    primary: Option<String>,
     /// Further arguments.
     arguments: Vec<String>,
     running: Option<Running>,
@@ -38,8 +40,18 @@ impl Sidecar {
     }
 
     pub(crate) fn start_with(primary: &Cluster, arguments: &[&str]) -> Result<Self> {
+        Self::start_as(primary, None, arguments)
+    }
+
+    /// Starts it with this connection to the server.
+    pub(crate) fn start_as(
+        primary: &Cluster,
+        conninfo: Option<&str>,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let mut sidecar = Self {
             work: Workdir::new()?,
+            primary: conninfo.map(str::to_owned),
             arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
             running: None,
         };
@@ -49,7 +61,8 @@ impl Sidecar {
 
     /// Starts it, again where it was killed.
     pub(crate) fn restart(&mut self, primary: &Cluster) -> Result<()> {
-        let program = program(&self.work, primary.data_dir(), &primary.conninfo())?;
+        let conninfo = self.primary.clone().unwrap_or_else(|| primary.conninfo());
+        let program = program(&self.work, primary.data_dir(), &conninfo)?;
         let mut running = program.args(&self.arguments).start()?;
         running.wait_for_output("listening", SHORT)?;
         self.running = Some(running);

@@ -1,7 +1,9 @@
 //! [`Feedback`]: which old rows the hub's followers need, told upstream as a cascading standby tells it.
 //!
 //! A mirror has no queries of its own, so there is nothing to tell until a follower with `hot_standby_feedback = on` asks for
-//! something. The upstream server judges whether what is asked for can be: the hub knows no transactions.
+//! something. What of it cannot be is left out before: the upstream server ignores the whole of feedback that names a
+//! transaction which it does not know any more, so one follower could undo what the others need. The mirror's WAL says what
+//! can be ([`MirrorSource`](super::MirrorSource), `next_transaction`).
 
 use std::time::{Duration, Instant};
 

@@ -13,7 +13,8 @@
 //!
 //! **Invariant:** no follower is sent a byte that is not checked and flushed here.
 //! **Invariant:** with `--relay-sync` nothing is reported to the primary as written, flushed or applied that the hub's
-//! synchronous standbys have not reported, and nothing that is not here, too. Without standbys nothing advances.
+//! synchronous standbys have not reported, and nothing that is not here, too. Without standbys nothing advances, but by the
+//! Greenplum rule: it waits for nobody then, and what the mirror has is reported.
 //!
 //! A primary that shuts down waits until its WAL is confirmed, so with `--relay-sync` it waits for those standbys, as it
 //! would for synchronous ones of its own; and as it would not wait for one of those that is not connected, the hub leaves it
@@ -41,6 +42,7 @@ use walsender::slot::PhysicalSlots;
 use walsender::source::WalSource;
 use walsender::{ListenAddress, Sender, SenderConfig, SenderView, SyncNamesFile};
 use walstream::sync::SyncRule;
+use walstream::types::FullTransactionId;
 
 pub use feedback::Feedback;
 pub use hub_error::HubError;
@@ -49,6 +51,7 @@ pub use relay::Relay;
 pub use source::MirrorSource;
 
 use crate::mirror::flushed::TimelinePosition;
+use crate::mirror::next_transaction::next_transaction_at;
 use crate::mirror::state::MirrorFacts;
 use crate::run::abort_on_drop::AbortOnDrop;
 use status::HubStatus;
@@ -112,6 +115,9 @@ impl Hub {
         end: TimelinePosition,
     ) -> Result<Self, HubError> {
         let source = Arc::new(MirrorSource::new(mirror, facts, end, config.memory));
+        if let Some(next) = next_transaction(mirror, facts, end).await {
+            source.know_next_transaction(next);
+        }
         let max_slots = source.identity().max_replication_slots();
         // Small files, read once, before there is anybody to wait.
         let slots = PhysicalSlots::open(&config.slots, max_slots)?;
@@ -187,6 +193,24 @@ impl Hub {
     }
 }
 
+/// The mirrored server's next transaction, by the mirror's own WAL.
+async fn next_transaction(
+    mirror: &Path,
+    facts: &MirrorFacts,
+    end: TimelinePosition,
+) -> Option<FullTransactionId> {
+    let (mirror, facts) = (mirror.to_owned(), facts.clone());
+    let found = tokio::task::spawn_blocking(move || next_transaction_at(&mirror, &facts, end));
+    let found = found.await.ok().flatten();
+    if found.is_none() {
+        tracing::info!(
+            "no checkpoint was found in the mirror's last WAL: until the next one, the feedback of followers is passed on \
+             as it is"
+        );
+    }
+    found
+}
+
 /// Reads the files that say who may follow and who is synchronous, whenever SIGHUP comes.
 async fn reload(mut hangups: Signal, sender: SenderView) {
     while hangups.recv().await.is_some() {
@@ -208,6 +232,7 @@ impl HubView {
             oldest_lsn: sender.source.oldest_lsn,
             memory_from_lsn: self.source.recent().range().map(|range| range.start),
             relay_sync: self.relay_sync,
+            sync_rule: sender.sync.rule,
             synchronous_standby_names: sender.sync.synchronous_standby_names,
             synchronous_standby_names_file: sender.sync.synchronous_standby_names_file,
             released_write_lsn: sender.sync.released_write_lsn,

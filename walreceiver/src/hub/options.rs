@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use walsender::{ListenAddress, SyncNamesFile};
-use walstream::sync::{StandbyNames, SyncRule};
+use walsender::{ListenAddress, SyncNamesFile, SyncRuleChoice};
+use walstream::sync::{GreenplumRule, StandbyNames};
 
 use super::HubConfig;
 use super::access_args::AccessArgs;
@@ -48,6 +48,19 @@ pub struct HubArgs {
         conflicts_with = "synchronous_standby_names"
     )]
     pub synchronous_standby_names_file: Option<PathBuf>,
+
+    /// By which rule followers are synchronous: "names", those of --synchronous-standby-names; "greenplum", as a coordinator
+    /// of Greenplum 7 or Cloudberry chooses, which ignores names: a follower with the application_name gp_walreceiver that
+    /// streams, or that catches up and has come near; "greenplum6", the same with any application_name. While there is no
+    /// such follower, --relay-sync reports what the mirror has, so that a dead one is never waited for.
+    #[arg(long, value_name = "RULE", requires = "serve", default_value_t)]
+    pub sync_rule: SyncRuleChoice,
+
+    /// How near a follower that catches up has to be for the Greenplum rule, in WAL segments, as the setting of this name
+    /// there.
+    #[arg(long, value_name = "SEGMENTS", requires = "serve",
+        default_value_t = GreenplumRule::DEFAULT_CATCHUP_WITHIN_RANGE)]
+    pub repl_catchup_within_range: u32,
 
     /// WAL that stays in memory for followers, in MB; what is older is read from the mirror's files.
     #[arg(long, value_name = "MB", default_value_t = 16, requires = "serve",
@@ -95,20 +108,26 @@ impl HubArgs {
         let listen = self.serve.clone()?;
         let names = self.synchronous_standby_names.clone();
         let file = self.synchronous_standby_names_file.clone();
+        let has_names = names.is_some() || file.is_some();
         let names = match names {
-            None if self.relay_sync && file.is_none() => StandbyNames::parse("*").ok().flatten(),
+            None if self.relay_sync && !has_names && self.sync_rule == SyncRuleChoice::Names => {
+                StandbyNames::parse("*").ok().flatten()
+            }
             names => names,
         };
+        let file = file.map(|path| SyncNamesFile {
+            path,
+            needs_names: self.relay_sync,
+        });
+        let within_range = self.repl_catchup_within_range;
+        let (sync_rule, sync_names_file) = self.sync_rule.rule(names, file, within_range);
         Some(HubConfig {
             listen,
             slots: self.slots_directory(mirror),
             memory: count(self.serve_memory).saturating_mul(1 << 20),
             relay_sync: self.relay_sync,
-            sync_rule: SyncRule::from(names),
-            sync_names_file: file.map(|path| SyncNamesFile {
-                path,
-                needs_names: self.relay_sync,
-            }),
+            sync_rule,
+            sync_names_file,
             wal_sender_timeout: Some(self.wal_sender_timeout).filter(|timeout| !timeout.is_zero()),
             authentication_timeout: Duration::from_secs(self.authentication_timeout),
             max_connections: count(self.max_connections),
@@ -137,6 +156,7 @@ fn names(setting: &str) -> Result<StandbyNames, String> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use walstream::sync::SyncRule;
 
     use super::*;
 
@@ -165,6 +185,16 @@ mod tests {
         let from_file = config(&[&serve[..], &file, &["--relay-sync"]].concat()).unwrap();
         assert_eq!(from_file.sync_rule, SyncRule::Off, "the file says");
         assert!(from_file.sync_names_file.unwrap().needs_names);
+        let greenplum = [
+            "--sync-rule",
+            "greenplum",
+            "--repl-catchup-within-range",
+            "4",
+        ];
+        let greenplum = config(&[&serve[..], &greenplum, &["--relay-sync"]].concat()).unwrap();
+        assert!(
+            matches!(greenplum.sync_rule, SyncRule::Greenplum(rule) if rule.catchup_within_range == 4)
+        );
         let limits = ["--max-connections", "7", "--authentication-timeout", "9"];
         let limited = config(&[&serve[..], &limits].concat()).unwrap();
         assert_eq!(limited.max_connections, 7);
@@ -177,6 +207,8 @@ mod tests {
             &["--relay-sync"][..],
             &["--slots", "/x"],
             &["--hba", "/x"],
+            &["--sync-rule", "greenplum"],
+            &["--serve", "127.0.0.1:0", "--sync-rule", "hawq"],
             &["--synchronous-standby-names-file", "/x"],
             &["--serve", "127.0.0.1:0", "--max-connections", "0"],
             &["--serve", "127.0.0.1:0", "--authentication-timeout", "601"],

@@ -8,6 +8,7 @@ use walstream::sync::{StandbyLsns, SyncRule, WalSenderState};
 #[derive(Clone, Debug)]
 pub struct Relay {
     released: watch::Receiver<StandbyLsns>,
+    required: watch::Receiver<bool>,
     sender: SenderView,
 }
 
@@ -15,18 +16,28 @@ impl Relay {
     pub(super) fn of(sender: &Sender) -> Self {
         Self {
             released: sender.released(),
+            required: sender.standbys_required(),
             sender: sender.view(),
         }
     }
 
-    /// What they have.
-    pub fn lsns(&mut self) -> StandbyLsns {
-        *self.released.borrow_and_update()
+    /// What they have. `None` while the rule waits for nobody, as that of Greenplum does when no standby is near enough; where
+    /// no standby is named, what they have stays nothing.
+    pub fn lsns(&mut self) -> Option<StandbyLsns> {
+        let is_required = *self.required.borrow_and_update();
+        let lsns = *self.released.borrow_and_update();
+        let waits = is_required || !matches!(self.sender.sync_rule(), SyncRule::Greenplum(_));
+        waits.then_some(lsns)
     }
 
-    /// Waits until they have more than when they were asked last; for ever once the hub has ended.
+    /// Waits until they have more than when they were asked last, or are waited for and were not, or no longer; for ever once
+    /// the hub has ended.
     pub async fn changed(&mut self) {
-        if self.released.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = self.released.changed() => changed,
+            changed = self.required.changed() => changed,
+        };
+        if changed.is_err() {
             std::future::pending::<()>().await;
         }
     }

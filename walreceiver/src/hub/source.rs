@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use walsender::source::{
     WalPosition, WalSource, oldest_segment,
 };
 use walstream::timeline::TimelineHistory;
+use walstream::types::FullTransactionId;
 use walstream::wal::segment_name::{SegmentName, WalFileName};
 use walstream::{Lsn, SegmentSize, TimelineId};
 
@@ -43,6 +45,8 @@ pub struct MirrorSource {
     history: Mutex<Known>,
     recent: RecentWal,
     segments: SegmentCache,
+    /// 0 before it is known.
+    next_transaction: AtomicU64,
 }
 
 /// The history of the timeline that is served.
@@ -68,9 +72,15 @@ impl MirrorSource {
             history: Mutex::new(Known::without_ancestors(end.timeline)),
             recent: RecentWal::new(memory),
             segments: SegmentCache::default(),
+            next_transaction: AtomicU64::new(0),
         };
         new.learn_history(end.timeline);
         new
+    }
+
+    /// The mirrored server's next transaction by the WAL that came, to be told before that WAL is served.
+    pub fn know_next_transaction(&self, next: FullTransactionId) {
+        self.next_transaction.fetch_max(next.0, Ordering::Relaxed);
     }
 
     /// WAL was checked and is about to be written.
@@ -252,6 +262,12 @@ impl WalSource for MirrorSource {
             kind: "mirror",
             place: mirror.display().to_string(),
         }
+    }
+
+    /// By all WAL that was received, so it is never behind that of a follower. `None` before a checkpoint told it.
+    fn next_transaction(&self) -> Option<FullTransactionId> {
+        let next = self.next_transaction.load(Ordering::Relaxed);
+        (next > 0).then_some(FullTransactionId(next))
     }
 
     fn oldest_lsn(&self) -> Option<Lsn> {

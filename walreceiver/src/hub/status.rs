@@ -23,7 +23,10 @@ pub struct HubStatus {
     pub memory_from_lsn: Option<Lsn>,
     /// Whether the primary is told what the synchronous followers have.
     pub relay_sync: bool,
-    /// Which followers are synchronous; empty for none.
+    /// By which rule followers are synchronous: `off`, `names` or `greenplum`.
+    #[serde(default)]
+    pub sync_rule: String,
+    /// Which followers are synchronous by their names; empty for none, and where the rule ignores names.
     pub synchronous_standby_names: String,
     /// File that the setting is read from.
     #[serde(default)]

@@ -12,6 +12,7 @@
 //! | `walstream.sock` | where a running daemon answers `status` | never |
 
 pub mod lock;
+pub mod next_transaction;
 pub mod owner;
 pub mod resume;
 pub mod scan;

@@ -11,11 +11,12 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use walstream::read::Reader;
-use walstream::types::RmgrId;
+use walstream::storage::next_transaction::NextTransaction;
+use walstream::types::{FullTransactionId, RmgrId};
 use walstream::wal::decode::{DecodeError, WalDecoder};
 use walstream::wal::end::{EndOfWal, EndProbe, Evidence, PROBE_LEN};
 use walstream::wal::record::Record;
-use walstream::{Lsn, PgTimestamp, SegmentNumber, SegmentSize};
+use walstream::{Lsn, PgMajor, PgTimestamp, SegmentNumber, SegmentSize};
 
 use super::durable::FileError;
 use super::state::MirrorFacts;
@@ -51,6 +52,8 @@ pub struct ScanReport {
     pub commits: u64,
     /// Time of the last of them.
     pub last_commit_at: Option<PgTimestamp>,
+    /// The server's next transaction at the end; `None` when no checkpoint was read.
+    pub next_transaction: Option<FullTransactionId>,
 }
 
 /// Why a mirror's WAL is not whole.
@@ -203,6 +206,7 @@ pub fn scan_acknowledged(
         bytes: end.saturating_sub(range.from),
         commits: scan.tally.commits,
         last_commit_at: scan.tally.last_commit_at,
+        next_transaction: scan.tally.transactions.get(),
     };
     Ok((report, damage))
 }
@@ -237,6 +241,7 @@ struct Tally {
     records: u64,
     commits: u64,
     last_commit_at: Option<PgTimestamp>,
+    transactions: NextTransaction,
 }
 
 enum Stopped {
@@ -285,10 +290,11 @@ impl Scan<'_> {
             };
             file.read_exact_at(bytes, offset)
                 .map_err(FileError::of("read", &self.files.path(number)))?;
+            let major = self.decoder.dialect().major;
             let mut feed = self.decoder.feed(bytes);
             loop {
                 match feed.next_record() {
-                    Ok(Some(record)) => self.tally.count(&record),
+                    Ok(Some(record)) => self.tally.count(&record, major),
                     Ok(None) => break,
                     // The decoder keeps the error for the probe.
                     Err(_) => return Ok(Stopped::Fault),
@@ -364,8 +370,9 @@ impl Scan<'_> {
 }
 
 impl Tally {
-    fn count(&mut self, record: &Record<'_>) {
+    fn count(&mut self, record: &Record<'_>, major: PgMajor) {
         self.records += 1;
+        self.transactions.see(record, major);
         // XLOG_XACT_COMMIT and XLOG_XACT_COMMIT_PREPARED of the resource manager Transaction; both begin with the time.
         let header = &record.header;
         if header.rmgr == RmgrId(1) && matches!(header.info & 0x70, 0x00 | 0x30) {

@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
+use walstream::storage::next_transaction::NextTransaction;
+use walstream::types::FullTransactionId;
 use walstream::wal::decode::{DecodeError, WalDecoder};
 use walstream::{Dialect, Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
@@ -20,6 +22,8 @@ pub struct CheckedWal {
     timeline: Option<TimelineId>,
     records: u64,
     bytes: u64,
+    /// What the pieces that passed say of transactions.
+    transactions: NextTransaction,
 }
 
 impl CheckedWal {
@@ -33,6 +37,7 @@ impl CheckedWal {
             timeline: None,
             records: 0,
             bytes: 0,
+            transactions: NextTransaction::default(),
         }
     }
 
@@ -61,11 +66,14 @@ impl CheckedWal {
     /// # Errors
     /// [`DecodeError`]; then none of these bytes may be written, and the stream goes on after [`Self::restart`] only.
     pub fn check(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
-        let mut records = 0;
-        let _: ControlFlow<Infallible> = self.decoder.feed(bytes).visit_records(|_| {
+        let (mut records, mut transactions) = (0, self.transactions);
+        let major = self.decoder.dialect().major;
+        let _: ControlFlow<Infallible> = self.decoder.feed(bytes).visit_records(|record| {
             records += 1;
+            transactions.see(record, major);
             ControlFlow::Continue(())
         })?;
+        self.transactions = transactions;
         self.records += records;
         self.valid_end = self.decoder.valid_end();
         self.last_record = self.decoder.last_record().or(self.last_record);
@@ -90,6 +98,17 @@ impl CheckedWal {
     #[must_use]
     pub const fn valid_end(&self) -> Lsn {
         self.valid_end
+    }
+
+    /// The server's next transaction by what has passed; `None` before that is known.
+    #[must_use]
+    pub const fn next_transaction(&self) -> Option<FullTransactionId> {
+        self.transactions.get()
+    }
+
+    /// It was this one at the least when the WAL began that is checked.
+    pub fn know_next_transaction(&mut self, next: FullTransactionId) {
+        self.transactions.know(next);
     }
 
     /// Records checked.

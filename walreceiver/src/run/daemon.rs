@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use walsender::source::WalSource;
 use walstream::Lsn;
 use walstream::protocol::receiver::ReceiverConfig;
 
@@ -145,6 +146,9 @@ pub async fn run(
     if let Some(hub) = &hub {
         // Nobody else sets it.
         let _ = hub_view.set(hub.view());
+        if let Some(next) = hub.source().next_transaction() {
+            keeper.know_next_transaction(next);
+        }
     }
     let replaying = match &config.replay {
         Some(replay) => {

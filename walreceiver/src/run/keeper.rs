@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use walstream::timeline::TimelineHistory;
+use walstream::types::FullTransactionId;
 use walstream::wal::segment_name::WalFileName;
 use walstream::{Lsn, TimelineId};
 
@@ -84,6 +85,11 @@ impl Keeper {
     #[must_use]
     pub const fn wal(&self) -> &CheckedWal {
         &self.wal
+    }
+
+    /// The server's next transaction was this one at the least at the end of the mirror's WAL.
+    pub fn know_next_transaction(&mut self, next: FullTransactionId) {
+        self.wal.know_next_transaction(next);
     }
 
     /// What a stream writes to and checks with.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use walstream::types::FullTransactionId;
 use walstream::{Lsn, PgTimestamp, SegmentSize};
 
 use super::live::{LiveStatus, ReceiverState};
@@ -154,8 +155,11 @@ impl StreamObserver for Observer<'_> {
         });
     }
 
-    fn received(&mut self, start_lsn: Lsn, data: &Bytes) {
+    fn received(&mut self, start_lsn: Lsn, data: &Bytes, next: Option<FullTransactionId>) {
         if let Some(hub) = &self.hub {
+            if let Some(next) = next {
+                hub.know_next_transaction(next);
+            }
             hub.received(start_lsn, data);
         }
     }

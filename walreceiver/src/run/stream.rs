@@ -14,6 +14,7 @@ use walstream::protocol::copy::{PrimaryMessage, XLogData};
 use walstream::protocol::identify::NextTimeline;
 use walstream::protocol::receiver::{Receiver, ReceiverConfig, ReceiverError, ReceiverEvent};
 use walstream::sync::StandbyLsns;
+use walstream::types::FullTransactionId;
 use walstream::{Lsn, PgTimestamp, TimelineId};
 
 use super::acknowledged::RecordBoundaries;
@@ -98,9 +99,9 @@ pub trait StreamObserver {
     /// Called after each round of work; must be quick.
     fn status(&mut self, status: &StreamStatus);
 
-    /// WAL was checked and given to the destination; must be quick.
-    fn received(&mut self, start_lsn: Lsn, data: &Bytes) {
-        let _ = (start_lsn, data);
+    /// WAL was checked and given to the destination; must be quick. `next` is the server's next transaction by it.
+    fn received(&mut self, start_lsn: Lsn, data: &Bytes, next: Option<FullTransactionId>) {
+        let _ = (start_lsn, data, next);
     }
 
     /// Whole records up to here are flushed. Called before that is acknowledged to the server, and again without news; must
@@ -156,7 +157,7 @@ pub async fn stream_wal<D: WalDestination>(
     };
     let mut relay = request.relay.clone();
     let first = match &mut relay {
-        Some(relay) => relayed(relay.lsns(), here),
+        Some(relay) => relayed(relay.lsns(), here, applied.is_some()),
         None => here,
     };
     let receiver = Receiver::new(request.config, start_lsn, request.timeline, Instant::now())
@@ -347,7 +348,8 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
         self.wal
             .check(&data)
             .map_err(|source| StreamError::BadWal { source, valid_end })?;
-        self.observer.received(start_lsn, &data);
+        let next = self.wal.next_transaction();
+        self.observer.received(start_lsn, &data, next);
         self.destination.write(start_lsn, data).await?;
         self.boundaries.received(self.wal.valid_end());
         Ok(())
@@ -410,7 +412,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
     /// Gives the state machine what it is to report: our own progress, or what those have for whom it is relayed.
     fn report(&mut self, here: StandbyLsns) -> Result<(), ReceiverError> {
         let lsns = match &mut self.relay {
-            Some(relay) => relayed(relay.lsns(), here),
+            Some(relay) => relayed(relay.lsns(), here, self.applied.is_some()),
             None => here,
         };
         let receiver = &mut self.receiver;
@@ -535,8 +537,15 @@ fn silence(timeout: Option<Duration>, received_lsn: Lsn) -> StreamError {
     })
 }
 
-/// What is reported for others: what they have, as far as it is here, too. What is applied here does not count.
-fn relayed(theirs: StandbyLsns, here: StandbyLsns) -> StandbyLsns {
+/// What is reported for others: what they have, as far as it is here, too. What is applied here does not count, but where nobody is
+/// waited for.
+fn relayed(theirs: Option<StandbyLsns>, here: StandbyLsns, is_replayed: bool) -> StandbyLsns {
+    // Nobody is waited for: what is flushed is as good as applied, or a commit that waits for that would wait for ever. One that
+    // replays tells what it has applied itself.
+    let theirs = theirs.unwrap_or(StandbyLsns {
+        apply: if is_replayed { here.apply } else { here.flush },
+        ..here
+    });
     StandbyLsns {
         write: theirs.write.min(here.write),
         flush: theirs.flush.min(here.flush),
@@ -562,9 +571,10 @@ fn applied_lsn(applied: &mut Option<watch::Receiver<Lsn>>) -> Lsn {
 /// Waits until more is replayed; for ever once nothing will be.
 async fn applied_changed(applied: &mut Option<watch::Receiver<Lsn>>) {
     match applied {
+        // Not that it ended: what it has applied stays what is reported.
         Some(receiver) => {
             if receiver.changed().await.is_err() {
-                *applied = None;
+                std::future::pending::<()>().await;
             }
         }
         None => std::future::pending().await,

@@ -336,14 +336,25 @@ fn hub_followers(table: &mut Table, hub: &HubStatus) {
         "Served WAL ends at",
         format_args!("{} on timeline {}", lsn(hub.served_lsn), hub.timeline),
     );
-    if !hub.synchronous_standby_names.is_empty() {
+    let by_range = hub.sync_rule == "greenplum";
+    if by_range {
+        table.line(
+            "Synchronous followers",
+            "those that are near enough (Greenplum rule)",
+        );
+    } else if !hub.synchronous_standby_names.is_empty() {
         table.line("Synchronous followers", &hub.synchronous_standby_names);
     }
     if hub.relay_sync {
         table.line(
             "Reported to the primary",
             format_args!(
-                "what they have: written {}, flushed {}, replayed {}",
+                "what they have{}: written {}, flushed {}, replayed {}",
+                if by_range {
+                    ", or the mirror while there is none"
+                } else {
+                    ""
+                },
                 lsn(hub.released_write_lsn),
                 lsn(hub.released_flush_lsn),
                 lsn(hub.released_replay_lsn)

@@ -13,8 +13,8 @@ use walsender::source::WalSource;
 use walsender::source::archive::ArchiveLocation;
 use walsender::source::recording::{RecordedServer, Recording};
 use walsender::source::served_archive::{ServeOptions, ServedArchive};
-use walsender::{ListenAddress, Sender, SenderConfig, SyncNamesFile};
-use walstream::sync::{StandbyNames, SyncRule};
+use walsender::{ListenAddress, Sender, SenderConfig, SyncNamesFile, SyncRuleChoice};
+use walstream::sync::{GreenplumRule, StandbyNames};
 
 use super::access_args::AccessArgs;
 use super::limit_args::LimitArgs;
@@ -26,6 +26,12 @@ const EXAMPLE: &str = "\
 Beside a running PostgreSQL:
   walsender serve --data-dir /var/lib/postgresql/15/main --primary 'host=/run/postgresql user=postgres' \\
       --listen 127.0.0.1:5433 --slots /var/lib/walsender
+
+With a user of its own on that server, in the database that --primary names or else postgres:
+  CREATE ROLE walsender LOGIN REPLICATION;
+  GRANT pg_read_all_settings TO walsender;
+  GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO walsender;
+  (before PostgreSQL 15: pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean))
 
 Let a standby of another machine in:
   (umask 077; walsender verifier standby > users)
@@ -43,8 +49,11 @@ Let a standby of another machine in:
 pub(super) struct ServeArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// How to connect to that server as a superuser, such as 'host=/run/postgresql user=postgres'; a password may also
-    /// come from PGPASSWORD or ~/.pgpass
+    /// How to connect to that server with SQL, such as 'host=/run/postgresql user=walsender'; a password may also come from
+    /// PGPASSWORD or ~/.pgpass. The user need not be a superuser: LOGIN and REPLICATION are enough to serve WAL. For base
+    /// backups it also needs EXECUTE on pg_backup_start(text, boolean) and pg_backup_stop(boolean), in the database of this
+    /// connection. A member of pg_read_all_settings also lets the server's data directory be compared with --data-dir, and
+    /// clients ask for settings that others may not see
     #[arg(long, value_name = "CONNINFO", requires = "data_dir")]
     pub(super) primary: Option<String>,
     /// The replication slot on that server which keeps WAL there, made where it is missing. It keeps no old rows:
@@ -83,6 +92,16 @@ pub(super) struct ServeArgs {
         conflicts_with = "synchronous_standby_names"
     )]
     pub(super) synchronous_standby_names_file: Option<PathBuf>,
+    /// By which rule standbys are synchronous: "names", those of --synchronous-standby-names; "greenplum", as a coordinator of
+    /// Greenplum 7 or Cloudberry chooses, which ignores names: a standby with the application_name gp_walreceiver that
+    /// streams, or that catches up and has come near, and none while there is no such standby, so that a dead one is never
+    /// waited for; "greenplum6", the same with any application_name
+    #[arg(long, value_name = "RULE", default_value_t)]
+    pub(super) sync_rule: SyncRuleChoice,
+    /// How near a standby that catches up has to be for the Greenplum rule, in WAL segments, as the setting of this name
+    /// there
+    #[arg(long, value_name = "SEGMENTS", default_value_t = GreenplumRule::DEFAULT_CATCHUP_WITHIN_RANGE)]
+    pub(super) repl_catchup_within_range: u32,
     /// Seconds that standbys have to confirm the last WAL when the sender is to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(super) shutdown_timeout: u64,
@@ -105,7 +124,8 @@ struct SourceArgs {
     #[arg(long, value_name = "DIR", requires = "primary")]
     data_dir: Option<PathBuf>,
     /// WAL segments as `walreceiver receive`, pg_receivewal or archive_command leave them, plain or compressed, of any
-    /// number of timelines: a directory, or s3://BUCKET/PREFIX and the like. What is added is served, too
+    /// number of timelines: a directory, or s3://BUCKET/PREFIX and the like. What is added is served, too. It must hold a
+    /// segment when the sender starts, which says whose WAL it is: an empty one is refused
     #[arg(long, value_name = "DIR|URL")]
     archive: Option<ArchiveLocation>,
     /// A recorded server, with its base backup: a tar archive compressed with zstd
@@ -166,14 +186,16 @@ impl ServeArgs {
     pub(super) fn sender_config(&self) -> anyhow::Result<SenderConfig> {
         let mut config = SenderConfig::new(self.listen.clone());
         self.limits.apply(&mut config);
-        config.sync_rule = SyncRule::from(self.synchronous_standby_names.clone());
-        config.sync_names_file =
-            self.synchronous_standby_names_file
-                .clone()
-                .map(|path| SyncNamesFile {
-                    path,
-                    needs_names: false,
-                });
+        let names_file = self.synchronous_standby_names_file.clone();
+        let names_file = names_file.map(|path| SyncNamesFile {
+            path,
+            needs_names: false,
+        });
+        (config.sync_rule, config.sync_names_file) = self.sync_rule.rule(
+            self.synchronous_standby_names.clone(),
+            names_file,
+            self.repl_catchup_within_range,
+        );
         config.access = self.access.files()?;
         Ok(config)
     }

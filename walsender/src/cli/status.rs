@@ -249,6 +249,16 @@ fn sync(line: &mut impl FnMut(&str, String), sync: &SyncStatus) {
             ),
         );
     }
+    let waiting = sync.waiting_commits;
+    if sync.rule != "off" || waiting.total() > 0 {
+        line(
+            "Commits that wait",
+            format!(
+                "{} to be written, {} to be flushed, {} to be replayed, {} to be flushed here",
+                waiting.write, waiting.flush, waiting.replay, waiting.local
+            ),
+        );
+    }
 }
 
 fn section<const N: usize>(text: &mut String, name: &str, table: &Table<N>, expanded: bool) {
@@ -278,7 +288,7 @@ fn fits(width: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use walsender::status::{SlotLine, StandbyLine};
+    use walsender::status::{SlotLine, StandbyLine, WaitingCommits};
     use walstream::Lsn;
 
     use super::*;
@@ -300,6 +310,10 @@ mod tests {
                 rule: "names".to_owned(),
                 synchronous_standby_names: "FIRST 1 (a)".to_owned(),
                 released_flush_lsn: Some(Lsn(0x200)),
+                waiting_commits: WaitingCommits {
+                    flush: 2,
+                    ..WaitingCommits::default()
+                },
                 ..SyncStatus::default()
             },
             standbys: vec![StandbyLine {
@@ -322,6 +336,7 @@ mod tests {
             "flushed to 0/300 on timeline 2, from an unknown position on",
             "FIRST 1 (a)",
             "written nothing yet, flushed 0/200",
+            "0 to be written, 2 to be flushed, 0 to be replayed",
             "Standbys: 1",
             " pid | usename",
             "kept",

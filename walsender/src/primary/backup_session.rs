@@ -10,7 +10,7 @@ use walstream::Lsn;
 use walstream::storage::backup_label::{BackupLabel, BackupMethod, BackupSource};
 use walstream::timeline::TimelineHistory;
 
-use super::error::PrimaryError;
+use super::error::{INSUFFICIENT_PRIVILEGE, PrimaryError};
 use super::retention::WalHold;
 use super::sql::{SqlSession, lsn};
 use super::{Inner, blocking};
@@ -22,6 +22,12 @@ use crate::source::WalPosition;
 
 /// Functions for backup mode have other names since.
 const RENAMED_SINCE: u32 = 150_000;
+
+/// What beginning and ending a backup needs, in the database that `--primary` names.
+const START_RIGHT: &str = "EXECUTE on that function: GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean) TO name (before \
+     PostgreSQL 15: pg_start_backup(text, boolean, boolean))";
+const STOP_RIGHT: &str = "EXECUTE on that function: GRANT EXECUTE ON FUNCTION pg_backup_stop(boolean) TO name (before PostgreSQL \
+     15: pg_stop_backup(boolean, boolean))";
 
 /// How often a backup is begun anew when another checkpoint hides where its own is.
 const START_ATTEMPTS: u32 = 5;
@@ -94,7 +100,9 @@ async fn start(inner: Arc<Inner>, label: &str, fast: bool) -> Result<BackupStart
             .client
             .query_one(&format!("SELECT {function}"), &[&label, &fast])
             .await;
-        let start_lsn = lsn(&row.map_err(PrimaryError::sql(what))?, 0, what)?;
+        let row = row.map_err(PrimaryError::sql(what));
+        let row = row.map_err(|error| error.needing(START_RIGHT))?;
+        let start_lsn = lsn(&row, 0, what)?;
         let facts = "SELECT checkpoint_lsn, redo_lsn, timeline_id,
                             to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS TZ') FROM pg_control_checkpoint()";
         let row = sql
@@ -204,7 +212,7 @@ async fn stop(session: Session, wait: bool) -> Result<BackupStop, BackupError> {
     let row = sql.client.query_one(&sql_text, &[&wait]).await;
     let row = row
         .map_err(PrimaryError::sql(what))
-        .map_err(into_backup_error)?;
+        .map_err(|error| into_backup_error(error.needing(STOP_RIGHT)))?;
     let end_lsn = lsn(&row, 0, what).map_err(into_backup_error)?;
     let servers: String = row
         .try_get(1)
@@ -268,6 +276,10 @@ fn into_backup_error(error: PrimaryError) -> BackupError {
         PrimaryError::Sql {
             reason, sqlstate, ..
         } => BackupError::Server { reason, sqlstate },
+        error @ PrimaryError::MissingRight { .. } => BackupError::Server {
+            reason: error.to_string(),
+            sqlstate: Some(INSUFFICIENT_PRIVILEGE.to_owned()),
+        },
         other => BackupError::Server {
             reason: other.to_string(),
             sqlstate: None,

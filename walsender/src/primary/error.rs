@@ -9,6 +9,9 @@ use walstream::{Lsn, SystemIdentifier, TimelineId};
 
 use crate::durable::FileError;
 
+/// SQLSTATE of a right that is missing.
+pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// A running server that cannot be served, or no longer.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -28,6 +31,16 @@ pub enum PrimaryError {
         reason: String,
         /// SQLSTATE of the server's answer; `None` when the connection failed.
         sqlstate: Option<String>,
+    },
+    /// The user that we connect as may not do what is needed.
+    #[error("cannot {action}: {reason}; the user of --primary needs {right}")]
+    MissingRight {
+        /// What was tried.
+        action: &'static str,
+        /// What the server says.
+        reason: String,
+        /// What it needs, and how to give that.
+        right: &'static str,
     },
     /// The directory is no data directory.
     #[error("\"{}\" is not a data directory of PostgreSQL: {source}", directory.display())]
@@ -135,12 +148,32 @@ impl PrimaryError {
         }
     }
 
+    /// The same, or what right is missing where the server says that one is.
+    #[must_use]
+    pub(crate) fn needing(self, right: &'static str) -> Self {
+        match self {
+            Self::Sql {
+                action,
+                reason,
+                sqlstate: Some(sqlstate),
+            } if sqlstate == INSUFFICIENT_PRIVILEGE => Self::MissingRight {
+                action,
+                reason,
+                right,
+            },
+            other => other,
+        }
+    }
+
     /// Whether it may pass by itself, as a restart of the server does.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Sql { .. } | Self::InRecovery | Self::SlotInUse { .. }
+            Self::Sql { .. }
+                | Self::MissingRight { .. }
+                | Self::InRecovery
+                | Self::SlotInUse { .. }
         ) || matches!(
             self,
             Self::File(_) | Self::Control { .. } | Self::NoDataDirectory { .. }

@@ -123,6 +123,10 @@ pub(super) async fn check_directory(
     let sql = "SELECT setting FROM pg_settings WHERE name = 'data_directory'";
     let row = session.client.query_opt(sql, &[]).await;
     let Some(row) = row.map_err(PrimaryError::sql(what))? else {
+        tracing::info!(
+            "the user of --primary is no member of pg_read_all_settings: that the directory is the server's own is known by \
+             its system identifier alone, and clients cannot ask for settings that only superusers see"
+        );
         return Ok(());
     };
     let path: String = row.try_get(0).map_err(PrimaryError::sql(what))?;

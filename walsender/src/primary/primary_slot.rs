@@ -18,8 +18,16 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// First part of the advisory lock's key, `wals`.
 const LOCK_CLASS: i32 = 0x7761_6C73;
 
+/// What all that is done with slots needs.
+const SLOT_RIGHT: &str = "the attribute REPLICATION: ALTER ROLE name REPLICATION";
+
 /// Takes the slot for this session, and makes it where it is missing or has lost its WAL. Gives its restart LSN.
 pub(super) async fn prepare(session: &SqlSession, name: &str) -> Result<Option<Lsn>, PrimaryError> {
+    let prepared = take(session, name).await;
+    prepared.map_err(|error| error.needing(SLOT_RIGHT))
+}
+
+async fn take(session: &SqlSession, name: &str) -> Result<Option<Lsn>, PrimaryError> {
     lock(session, name).await?;
     let what = "read the replication slot on the primary";
     // Before 13 there is no wal_status: a slot never loses its WAL.
@@ -81,7 +89,9 @@ pub(super) async fn advance(
         .client
         .query_one(sql, &[&name, &PgLsn::from(to.0)])
         .await;
-    super::sql::lsn(&row.map_err(PrimaryError::sql(what))?, 0, what)
+    let row = row.map_err(PrimaryError::sql(what));
+    let row = row.map_err(|error| error.needing(SLOT_RIGHT))?;
+    super::sql::lsn(&row, 0, what)
 }
 
 async fn lock(session: &SqlSession, name: &str) -> Result<(), PrimaryError> {

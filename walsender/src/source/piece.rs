@@ -32,7 +32,8 @@ pub struct SegmentFile {
     file: File,
     segment: String,
     path: String,
-    is_copy: bool,
+    /// Of a copy, how many of its bytes are what they will always be.
+    copied: Option<u64>,
 }
 
 /// Bytes of a file.
@@ -82,24 +83,31 @@ impl SegmentFile {
             file,
             segment,
             path,
-            is_copy: false,
+            copied: None,
         }
     }
 
-    /// A file of our own, without a name, that holds what was at `path`.
+    /// A file of our own, without a name, that holds what was at `path`; of that, what lies behind this many bytes may have
+    /// changed since.
     #[must_use]
-    pub(crate) const fn copy(file: File, segment: String, path: String) -> Self {
+    pub(crate) const fn copy(file: File, segment: String, path: String, copied: u64) -> Self {
         Self {
             file,
             segment,
             path,
-            is_copy: true,
+            copied: Some(copied),
         }
     }
 
     /// Whether it is a copy, which stays whatever becomes of what was copied.
     pub(crate) const fn is_copy(&self) -> bool {
-        self.is_copy
+        self.copied.is_some()
+    }
+
+    /// How many of its bytes can be read and are what they will always be, as far as is known.
+    pub(crate) fn usable_length(&self) -> u64 {
+        let length = self.file.metadata().map_or(0, |found| found.len());
+        self.copied.map_or(length, |copied| copied.min(length))
     }
 
     /// Whether its path still leads to this file.

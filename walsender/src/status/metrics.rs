@@ -14,6 +14,7 @@
 //! walstream_sender_standby_{sent,write,flush,replay}_lag_bytes{…}  from that position to flush_lsn
 //! walstream_sender_standby_sync_priority{…}           0: never synchronous
 //! walstream_sender_released_{write,flush,replay}_lsn  what the synchronous standbys have, bytes
+//! walstream_sender_waiting_commits{mode}              commits that wait for them: local, write, flush, replay
 //! walstream_sender_slot_retained_bytes{slot}          WAL that is kept for it
 //! walstream_sender_slot_restart_lsn{slot}             bytes
 //! walstream_sender_slot_safe_wal_bytes{slot}          WAL that can be written before it may be lost
@@ -144,6 +145,21 @@ fn source(status: &SenderStatus) {
         ),
     ] {
         position(name, help, &[], lsn);
+    }
+    let waiting = sync.waiting_commits;
+    for (mode, count) in [
+        ("local", waiting.local),
+        ("write", waiting.write),
+        ("flush", waiting.flush),
+        ("replay", waiting.replay),
+    ] {
+        set(
+            "walstream_sender_waiting_commits",
+            Unit::Count,
+            "Commits that wait until their WAL is flushed here, or written, flushed or replayed by the synchronous standbys.",
+            vec![Label::new("mode", mode)],
+            float(count as u64),
+        );
     }
 }
 
@@ -417,6 +433,7 @@ mod tests {
             ..SenderStatus::default()
         };
         status.connections.refused.authentication = 6;
+        status.sync.waiting_commits.flush = 4;
         let text = render(&status);
         let labels = r#"pid="7",application_name="a\"b\\c\nd",client_addr="10.0.0.1""#;
         for line in [
@@ -438,6 +455,8 @@ mod tests {
             "# TYPE walstream_sender_wal_bytes_sent_total counter".to_owned(),
             "walstream_sender_wal_bytes_sent_total 4096".to_owned(),
             "walstream_sender_sessions 2".to_owned(),
+            "walstream_sender_waiting_commits{mode=\"flush\"} 4".to_owned(),
+            "walstream_sender_waiting_commits{mode=\"write\"} 0".to_owned(),
             "walstream_sender_connections_refused_total{reason=\"authentication\"} 6".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");

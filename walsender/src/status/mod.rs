@@ -25,6 +25,6 @@ pub mod standby;
 pub mod table;
 pub mod text;
 
-pub use sender_status::{ConnectionCounts, SenderStatus, SourceStatus, SyncStatus};
+pub use sender_status::{ConnectionCounts, SenderStatus, SourceStatus, SyncStatus, WaitingCommits};
 pub use slot::SlotLine;
 pub use standby::StandbyLine;

@@ -1,7 +1,7 @@
 //! [`SenderStatus`]: all that a sender says of itself when it is asked.
 
 use serde::{Deserialize, Serialize};
-use walstream::sync::SyncRule;
+use walstream::sync::{SyncRule, WaitMode};
 use walstream::{Lsn, PgTimestamp};
 
 use super::slot::SlotLine;
@@ -81,6 +81,31 @@ pub struct SyncStatus {
     /// Likewise what they have replayed.
     #[serde(with = "lsn_text")]
     pub released_replay_lsn: Option<Lsn>,
+    /// Commits that wait for them, of a service that appends to a log of its own: a server's own commits wait there.
+    #[serde(default)]
+    pub waiting_commits: WaitingCommits,
+}
+
+/// How many commits wait, by what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingCommits {
+    /// Until their WAL is flushed here (`local`).
+    pub local: usize,
+    /// Until it is written there (`remote_write`).
+    pub write: usize,
+    /// Until it is flushed there (`on`).
+    pub flush: usize,
+    /// Until it is replayed there (`remote_apply`).
+    pub replay: usize,
+}
+
+impl WaitingCommits {
+    /// All of them.
+    #[must_use]
+    pub const fn total(self) -> usize {
+        let there = self.write.saturating_add(self.flush);
+        there.saturating_add(self.replay).saturating_add(self.local)
+    }
 }
 
 /// How many clients there are, and were.
@@ -155,7 +180,14 @@ fn sync(shared: &Shared) -> SyncStatus {
         SyncRule::Names(names) => ("names", names.to_string()),
         SyncRule::Greenplum(_) => ("greenplum", String::new()),
     };
+    let [local, write, flush, replay] = shared.standbys.waiting(WaitMode::ALL);
     SyncStatus {
+        waiting_commits: WaitingCommits {
+            local,
+            write,
+            flush,
+            replay,
+        },
         rule: rule.to_owned(),
         synchronous_standby_names: names,
         synchronous_standby_names_file: shared

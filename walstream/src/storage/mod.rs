@@ -1,4 +1,4 @@
-//! Layouts of files that are not WAL.
+//! Layouts of files that are not WAL, and what WAL says of their content.
 
 pub mod backup_label;
 pub mod checkpoint;
@@ -8,6 +8,7 @@ mod fields;
 pub mod free_space_map;
 pub mod heap_tuple;
 pub mod item_pointer;
+pub mod next_transaction;
 pub mod page;
 pub mod relation_map;
 pub mod relation_path;

@@ -10,7 +10,7 @@ use super::released::{ReleasedLsns, nth_latest, oldest};
 use super::standby_names::{StandbyNames, SyncMethod};
 use super::state::{StandbyLsns, SyncState, WalSenderState};
 use super::waiters::{WaitMode, WaiterId, Waiters};
-use crate::{Lsn, PgTimestamp};
+use crate::{Lsn, PgTimestamp, SegmentSize};
 
 /// Which standbys commits wait for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -434,6 +434,18 @@ impl Standby {
 }
 
 impl SyncRule {
+    /// The same rule where WAL segments have this size: in them the Greenplum rule counts how near a standby is.
+    #[must_use]
+    pub fn with_segment_size(self, segment_size: SegmentSize) -> Self {
+        match self {
+            Self::Greenplum(rule) => Self::Greenplum(GreenplumRule {
+                segment_size,
+                ..rule
+            }),
+            other => other,
+        }
+    }
+
     fn priority(&self, application_name: &str) -> u32 {
         match self {
             Self::Off => 0,

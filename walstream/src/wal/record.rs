@@ -127,6 +127,15 @@ impl RecordHeader {
         self.rmgr == RmgrId::XLOG && self.operation() == Self::SWITCH
     }
 
+    /// Whether this is a checkpoint's record, of a server that runs on or is shut down.
+    ///
+    /// # Source
+    /// `XLOG_CHECKPOINT_SHUTDOWN`, `XLOG_CHECKPOINT_ONLINE` in `src/include/catalog/pg_control.h`.
+    #[must_use]
+    pub fn is_checkpoint(&self) -> bool {
+        self.rmgr == RmgrId::XLOG && matches!(self.operation(), 0x00 | 0x10)
+    }
+
     /// Whether this stands where the rest of a lost record would have been.
     ///
     /// # Source

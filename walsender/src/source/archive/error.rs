@@ -108,7 +108,9 @@ pub enum ArchiveError {
     },
     /// No segment from which the segment size could be learnt.
     #[error(
-        "{place} holds no WAL segment that can be read ({segments} with a segment's name, {foreign} other files)"
+        "{place} holds no WAL segment that can be read ({segments} with a segment's name, {foreign} other files), so nothing says \
+         which server it is of: begin with it when the first segment is there, such as the one that pg_receivewal or \
+         walreceiver receive has begun (.partial)"
     )]
     NoSegments {
         /// The place.

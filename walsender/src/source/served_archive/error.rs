@@ -17,7 +17,7 @@ pub enum ServedArchiveError {
     /// There is no segment that says whose WAL it is.
     #[error(
         "{place} holds no WAL segment whose first page can be read, so nothing says which server it is of: begin to serve it \
-         when the first segment is there"
+         when the first segment is there, such as the one that pg_receivewal or walreceiver receive has begun (.partial)"
     )]
     NoHeader {
         /// The place.

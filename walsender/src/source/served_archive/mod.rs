@@ -77,6 +77,9 @@ struct Inner {
     flushed: Sender<WalPosition>,
     timelines: RwLock<Timelines>,
     segments: SegmentCache,
+    /// How often it was looked for more.
+    #[cfg(test)]
+    looks: Sender<u64>,
 }
 
 /// What is known of timelines.
@@ -127,6 +130,8 @@ impl ServedArchive {
             flushed: Sender::new(first.position),
             timelines: RwLock::new(first.timelines),
             segments: SegmentCache::default(),
+            #[cfg(test)]
+            looks: Sender::new(0),
             archive,
         });
         Ok(Self {
@@ -199,7 +204,7 @@ impl Inner {
         needed: u64,
     ) -> Result<Option<Arc<SegmentFile>>, SourceError> {
         if let Some(found) = self.segments.find(name) {
-            if segment_file::length(&found) >= needed {
+            if found.usable_length() >= needed {
                 return Ok(Some(found));
             }
             // It was unpacked, or opened, when it was shorter.
@@ -217,10 +222,12 @@ impl Inner {
         let pending = self.segments.pending(name);
         let inner = Arc::clone(&self);
         let segment_size = self.dialect.segment_size;
+        // Before it is read: what comes meanwhile may not be in it.
+        let end = self.flushed.borrow().lsn;
         let prepared = pending
             .get_or_try_init(|| async move {
                 let opening = tokio::task::spawn_blocking(move || {
-                    let file = segment_file::open_any(&inner.archive, name)?;
+                    let file = segment_file::open_any(&inner.archive, name, end)?;
                     file.map(|file| inner.segments.insert(name, Arc::new(file)))
                         .ok_or_else(|| segment_file::removed(&inner.archive, name))
                 });

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
-use std::sync::Arc;
 
 use rustix::fs::{Advice, fadvise};
+use walstream::Lsn;
 use walstream::wal::segment_name::SegmentName;
 
 use crate::source::archive::{Archive, ArchiveError, OpenSegment};
@@ -47,9 +47,13 @@ pub(super) fn open_plain(
 
 /// Opens the segment, and unpacks it into a temporary file where it is compressed or of another machine. `None` when there
 /// is none. Blocks.
+///
+/// `end` is where WAL is known to end. What a partial segment holds behind that, such as the zeros up to its full size, is not
+/// WAL yet, so the copy is no good for it.
 pub(super) fn open_any(
     archive: &Archive,
     name: SegmentName,
+    end: Lsn,
 ) -> Result<Option<SegmentFile>, SourceError> {
     let Some(mut segment) = opened(archive, name)? else {
         return Ok(None);
@@ -60,7 +64,15 @@ pub(super) fn open_any(
     let path = segment.path().to_owned();
     Ok(Some(match segment.local_file() {
         Some(file) => SegmentFile::new(file.try_clone().map_err(named)?, segment_name, path),
-        None => SegmentFile::copy(unpacked(&mut segment).map_err(named)?, segment_name, path),
+        None => {
+            let start = name.start_lsn(archive.segment_size());
+            let good = match start {
+                Some(start) if segment.is_partial() => end.saturating_sub(start),
+                _ => u64::MAX,
+            };
+            let file = unpacked(&mut segment).map_err(named)?;
+            SegmentFile::copy(file, segment_name, path, good)
+        }
     }))
 }
 
@@ -126,9 +138,4 @@ pub(super) fn removed(archive: &Archive, name: SegmentName) -> SourceError {
     SourceError::SegmentRemoved {
         name: name.file_name(archive.segment_size()),
     }
-}
-
-/// Length of the file in bytes, as far as the system says.
-pub(super) fn length(file: &Arc<SegmentFile>) -> u64 {
-    file.file().metadata().map_or(0, |found| found.len())
 }

@@ -105,6 +105,15 @@ async fn until(served: &ServedArchive, timeline: u32, lsn: Lsn) {
     assert!(reached.is_ok(), "it is at {:?}", served.wal_end());
 }
 
+/// Waits until it was looked for more so often that damage is told; the first of these looks may have begun before.
+async fn looked(served: &ServedArchive) {
+    let mut looks = served.inner.looks.subscribe();
+    let before = *looks.borrow_and_update();
+    let looked = looks.wait_for(|looks| *looks > before + u64::from(watch::LOOKS));
+    let looked = tokio::time::timeout(Duration::from_secs(20), looked).await;
+    assert!(looked.is_ok(), "nobody looks");
+}
+
 /// What a standby of this timeline is sent.
 async fn sent(
     served: &ServedArchive,
@@ -178,7 +187,7 @@ async fn a_new_timeline_counts_when_its_file_is_as_long_as_the_old_one() {
     log.store_segment(directory.path(), 2, 1, true);
     fs::write(directory.path().join("00000002.history"), &history).unwrap();
     log.bytes = wal;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    looked(&served).await;
     assert_eq!(served.wal_end().timeline, TimelineId(1));
     let whole = Lsn(SEGMENT)..switch;
     assert!(sent(&served, 1, whole.clone()).await.unwrap() == log.at(whole.clone()));
@@ -219,7 +228,7 @@ async fn damage_is_not_passed() {
     log.write(300_000);
     log.bytes[whole + 20_000] ^= 1;
     log.store(directory.path(), 1);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    looked(&served).await;
     let reached = served.wal_end().lsn;
     assert!(reached >= end && reached <= end + 20_000, "{reached}");
     let refused = serve(&directory).unwrap_err();

@@ -17,7 +17,7 @@ use crate::source::WalPosition;
 use crate::source::archive::{Archive, ArchiveTimeline, Catalog, TimelineChoice};
 
 /// What looks like damage may be a receiver that is writing; it is looked at again, so often and after this time.
-const LOOKS: u32 = 4;
+pub(super) const LOOKS: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A directory's time of change is as exact as the kernel's clock tick: a change right after a look may not show.
@@ -60,6 +60,8 @@ impl Watcher {
                 if let Err(error) = watch.look(&inner) {
                     tracing::warn!("the archive cannot be looked at for more WAL: {error}");
                 }
+                #[cfg(test)]
+                inner.looks.send_modify(|looks| *looks += 1);
             }
         };
         let named = thread::Builder::new().name("archive-watch".to_owned());
