@@ -2,6 +2,7 @@
 //! starts on it with nothing to recover.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use walstream::storage::control::{ControlFile, DatabaseState};
@@ -12,7 +13,8 @@ use walstream_tests::data_directory::control_file;
 use walstream_tests::wal_files::WalFiles;
 use walstream_tests::waldump::pg_waldump;
 use walstream_tests::{
-    Cluster, Finished, LONG, StopMode, ensure_same_lines, wait_for, wait_until_it_serves,
+    Cluster, ClusterOptions, Finished, LONG, Mirror, Random, StopMode, ensure_same_content,
+    ensure_same_lines, wait_for, wait_until_it_serves,
 };
 
 use crate::replay::{Scene, dump};
@@ -39,7 +41,7 @@ fn postgresql_starts_with_nothing_to_recover() -> Result<()> {
     let check = scene.places.external(&checksums).args(["--check", "-D"]);
     check.arg(&ours).succeed(LONG)?;
 
-    let server = start(&scene, &ours)?;
+    let server = start(&scene.primary, &ours)?;
     let prepared = "SELECT gid FROM pg_prepared_xacts ORDER BY 1";
     assert_eq!(server.query(prepared)?, "new\nold");
     follow(&scene, &server, &wal)?;
@@ -68,9 +70,43 @@ fn a_torn_last_record_is_left_out() -> Result<()> {
         "{promoted}"
     );
     ensure_same_promotion(&scene, &theirs, &ours)?;
-    let server = start(&scene, &ours)?;
+    let server = start(&scene.primary, &ours)?;
     follow(&scene, &server, &wal)?;
     server.amcheck()
+}
+
+#[test]
+fn an_activation_that_was_killed_is_gone_on_with() -> Result<()> {
+    let mut primary = ClusterOptions::default()
+        .set("wal_keep_size", "1GB")
+        .start()?;
+    primary.pgbench(&["-i", "-s", "1", "-q"])?;
+    let mirror = Mirror::init(&primary)?;
+    let receiver = mirror.run(&[])?;
+    primary.pgbench(&["-c", "2", "-t", "500"])?;
+    primary.query("BEGIN; CREATE TABLE prepared (a int); PREPARE TRANSACTION 'open'")?;
+    primary.wait_for_flush("gp_walreceiver", primary.flush_lsn()?, LONG)?;
+    primary.kill_9()?;
+    receiver.terminate(LONG)?;
+
+    let mut random = Random::seeded();
+    for _ in 0..8 {
+        let running = mirror.command("activate")?.arg("-y").start()?;
+        // Any instant will do: nothing is waited for.
+        std::thread::sleep(random.duration(Duration::from_millis(1_000)));
+        drop(running);
+    }
+    let activated = mirror.command("activate")?.arg("-y").run(LONG)?;
+    if activated.code() != Some(0) {
+        // The last one that was killed had only to say so.
+        activated.expect_failure(10, &["was activated at"])?;
+    }
+    let new = start(&primary, mirror.directory())?;
+    primary.start()?;
+    for server in [&primary, &new] {
+        server.query("COMMIT PREPARED 'open'")?;
+    }
+    ensure_same_content(&primary, &new)
 }
 
 /// Ends recovery by our program.
@@ -165,8 +201,8 @@ fn ensure_same_promotion(scene: &Scene, theirs: &Path, ours: &Path) -> Result<()
 }
 
 /// Starts PostgreSQL, which must find nothing to recover.
-fn start(scene: &Scene, directory: &Path) -> Result<Cluster> {
-    let mut server = Cluster::on_directory(&scene.primary, directory)?;
+fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
+    let mut server = Cluster::on_directory(of, directory)?;
     server.start()?;
     wait_until_it_serves(&server)?;
     let log = server.log();
