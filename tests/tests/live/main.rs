@@ -1,5 +1,6 @@
 //! Scenarios against real PostgreSQL servers, one per module.
 
+mod activate_native;
 mod archive_sources;
 mod backup_rate;
 mod bit_flips;

@@ -15,16 +15,16 @@ use walstream_tests::{
 };
 
 /// A primary that has done its work and is stopped, and a base backup from before.
-struct Scene {
-    primary: Cluster,
-    places: Workdir,
-    backup: PathBuf,
+pub(crate) struct Scene {
+    pub(crate) primary: Cluster,
+    pub(crate) places: Workdir,
+    pub(crate) backup: PathBuf,
     /// Where the primary's last record starts, its shutdown checkpoint.
     end: Lsn,
 }
 
 impl Scene {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let places = Workdir::new()?;
         let mut primary = every_record::options(15)?
             .initdb_option("--data-checksums")
@@ -64,12 +64,12 @@ impl Scene {
         })
     }
 
-    fn wal(&self) -> PathBuf {
+    pub(crate) fn wal(&self) -> PathBuf {
         self.primary.data_dir().join("pg_wal")
     }
 
     /// A copy of a data directory.
-    fn copy(&self, from: &Path, name: &str) -> Result<PathBuf> {
+    pub(crate) fn copy(&self, from: &Path, name: &str) -> Result<PathBuf> {
         let copy = self.places.join(name);
         let status = Command::new("cp").arg("-a").args([from, &copy]).status()?;
         ensure!(status.success(), "cp: {status}");
@@ -172,7 +172,7 @@ fn a_replayed_directory_is_that_of_a_standby() -> Result<()> {
 }
 
 /// A dump without positions of sequences, which are ahead after recovery by what a session had fetched.
-fn dump(server: &Cluster) -> Result<String> {
+pub(crate) fn dump(server: &Cluster) -> Result<String> {
     let dump = server.dump_all()?;
     let kept = |line: &&str| !line.contains("pg_catalog.setval");
     let lines: Vec<_> = dump.lines().filter(kept).collect();

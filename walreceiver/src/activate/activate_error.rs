@@ -14,6 +14,7 @@ use crate::mirror::owner::OwnerError;
 use crate::mirror::resume::ResumeError;
 use crate::mirror::scan::ScanError;
 use crate::mirror::state::StateError;
+use crate::replay::ReplayError;
 
 /// Why a mirror was not activated. Nothing was changed then, unless a file could not be written.
 #[derive(Debug, Error)]
@@ -109,6 +110,11 @@ pub enum ActivateError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The WAL cannot be replayed here.
+    #[error(
+        "{0}; the mirror was not activated: \"walreceiver activate\" goes on from there, and with --recovery postgres the server replays"
+    )]
+    Replay(#[from] ReplayError),
     /// Interrupted before anything was changed.
     #[error("interrupted: nothing was changed")]
     Interrupted,
@@ -134,6 +140,7 @@ impl ActivateError {
             Self::State(error) => error.exit(),
             Self::Wal(error) => error.exit(),
             Self::File(_) => Exit::LocalStorage,
+            Self::Replay(error) => error.exit(),
             Self::Interrupted => Exit::Interrupted,
         }
     }

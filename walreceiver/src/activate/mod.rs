@@ -2,10 +2,11 @@
 //!
 //! First everything that can speak against it is looked at, and nothing is changed: does the old primary answer, is all
 //! WAL whole, does it reach what was acknowledged. Then the person is asked. Only then a receiver that still runs is
-//! stopped, the WAL is proven again if it had grown, and the directory is prepared. Each step of that can be killed and
-//! done again.
+//! stopped, the WAL is proven again if it had grown, and recovery is ended: here (`native`), or by PostgreSQL, for which the
+//! directory is prepared. Each step of that can be killed and done again.
 
 mod activate_error;
+mod native;
 pub mod options;
 mod primary_check;
 pub mod report;
@@ -28,7 +29,7 @@ use crate::mirror::lock::MirrorLock;
 use crate::mirror::owner::require_owner;
 use crate::mirror::resume::{Depth, Resume, ResumeError, resume};
 use crate::mirror::state::{Activation, MirrorState};
-use options::ActivateArgs;
+use options::{ActivateArgs, RecoveryBy};
 
 /// Application name of the check whether the primary answers.
 const APPLICATION_NAME: &str = "walreceiver_activate";
@@ -48,6 +49,10 @@ pub struct ActivateConfig {
     pub discard_damaged_wal: bool,
     /// Leave `synchronous_standby_names` alone.
     pub keep_synchronous_standby_names: bool,
+    /// Who ends recovery.
+    pub recovery: RecoveryBy,
+    /// Show no progress of replay.
+    pub quiet: bool,
 }
 
 /// What was found out before anything is changed: what the person is asked about.
@@ -101,7 +106,7 @@ pub async fn examine(
     })
 }
 
-/// Prepares the directory: after this, the next start of PostgreSQL makes it a primary.
+/// Ends recovery, or prepares the directory for PostgreSQL to do it: after this, PostgreSQL starts on it as a primary.
 ///
 /// # Errors
 /// [`ActivateError`] when the receiver does not end, its last WAL is not whole, or a file cannot be written. It may be
@@ -121,15 +126,22 @@ pub async fn prepare(
         let resume = prove(config, &state, |_| true).await?;
         report.extend(&resume);
     }
+    let activation = Activation {
+        end_lsn: report.end.lsn.to_string(),
+        timeline: report.end.timeline.0,
+        at: rfc3339(SystemTime::now()),
+    };
+    if config.recovery == RecoveryBy::Native {
+        let ended = native::activate(config, &mut state, activation, report.end).await?;
+        report.promotion = Some(ended.promotion);
+        report.cleared_synchronous_standby_names = ended.cleared_synchronous_standby_names;
+        return Ok(report);
+    }
     let timeline = report.end.timeline;
     let keep = config.keep_synchronous_standby_names;
     let settings = settings::prepare_recovery(&config.mirror, timeline, keep)?;
     report.cleared_synchronous_standby_names = settings.cleared_synchronous_standby_names;
-    state.activation = Some(Activation {
-        end_lsn: report.end.lsn.to_string(),
-        timeline: timeline.0,
-        at: rfc3339(SystemTime::now()),
-    });
+    state.activation = Some(activation);
     state.save(&config.mirror)?;
     Ok(report)
 }
@@ -199,7 +211,13 @@ async fn command(args: &ActivateArgs) -> Result<(), ActivateError> {
         force: args.force,
         discard_damaged_wal: args.discard_damaged_wal,
         keep_synchronous_standby_names: args.keep_synchronous_standby_names,
+        recovery: args.recovery,
+        quiet: args.json,
     };
+    if let Some(ended) = native::resume(&config).await? {
+        println!("{}", ended.resumed(&config, args.json).trim_end());
+        return Ok(());
+    }
     let progress = report::ScanProgress::new(&state, args.json);
     let findings = examine(&config, progress.watch()).await?;
     progress.finish();
@@ -215,7 +233,11 @@ async fn command(args: &ActivateArgs) -> Result<(), ActivateError> {
     } else {
         // The server may be started from anywhere.
         let mirror = std::path::absolute(&config.mirror).unwrap_or(config.mirror);
-        print!("{}", report::done(&mirror, &report));
+        let cleared = report.cleared_synchronous_standby_names;
+        print!(
+            "{}",
+            report::done(&mirror, report.end, report.promotion.as_ref(), cleared)
+        );
     }
     Ok(())
 }

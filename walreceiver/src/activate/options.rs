@@ -3,15 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::run::options::seconds;
+
+/// Who replays the mirror's WAL and ends recovery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RecoveryBy {
+    /// This program: PostgreSQL starts with nothing to recover.
+    #[default]
+    Native,
+    /// PostgreSQL, when it is started.
+    Postgres,
+}
 
 /// Make a mirror the new coordinator.
 ///
 /// Checks that the old primary does not answer, stops the receiver if one runs, proves all WAL of the mirror whole and
-/// says how far it reaches, asks, and prepares the directory: the next `pg_ctl start` recovers from the mirror's WAL, opens
-/// a new timeline and accepts writes. Nothing is started here.
+/// says how far it reaches, asks, replays what is not replayed yet, and ends recovery on a new timeline: the next
+/// `pg_ctl start` has nothing to recover and accepts writes. Nothing is started here.
 ///
 /// The old primary must never come back as it was: two primaries would each have transactions that the other lacks.
 #[derive(Debug, Args)]
@@ -24,6 +34,10 @@ pub struct ActivateArgs {
     /// The primary that is to be replaced. Default: the one that `init` was given.
     #[arg(long, value_name = "CONNINFO")]
     pub primary: Option<String>,
+
+    /// Who replays the mirror's WAL and ends recovery: this command, or PostgreSQL when it is started.
+    #[arg(long, value_name = "WHO", value_enum, default_value_t)]
+    pub recovery: RecoveryBy,
 
     /// Do not ask.
     #[arg(short = 'y', long)]

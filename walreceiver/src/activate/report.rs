@@ -12,6 +12,7 @@ use crate::cli::time_text::rfc3339_us;
 use crate::mirror::flushed::TimelinePosition;
 use crate::mirror::resume::Resume;
 use crate::mirror::state::MirrorState;
+use crate::replay::Promotion;
 use crate::run::live::LiveStatus;
 
 /// How far a mirror's WAL is whole, and what could be missing.
@@ -37,6 +38,8 @@ pub struct ActivateReport {
     pub unacknowledged_damage: bool,
     /// `synchronous_standby_names` was emptied.
     pub cleared_synchronous_standby_names: bool,
+    /// The timeline that was begun; `None` when PostgreSQL is to do it.
+    pub promotion: Option<Promotion>,
 }
 
 impl ActivateReport {
@@ -52,6 +55,7 @@ impl ActivateReport {
             last_heard_at_us: last_seen.and_then(|status| status.last_message_at_us),
             unacknowledged_damage: resume.unacknowledged_damage.is_some(),
             cleared_synchronous_standby_names: false,
+            promotion: None,
         }
     }
 
@@ -89,8 +93,42 @@ impl ActivateReport {
             "behind_bytes": self.behind(),
             "unacknowledged_damage": self.unacknowledged_damage,
             "cleared_synchronous_standby_names": self.cleared_synchronous_standby_names,
+            "promotion": self.promotion.as_ref().map(Promotion::to_json),
         })
         .to_string()
+    }
+}
+
+/// Recovery that was ended here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NativeReport {
+    /// Where WAL ended.
+    pub(super) end: TimelinePosition,
+    /// The timeline that was begun.
+    pub(super) promotion: Promotion,
+    /// `synchronous_standby_names` was emptied.
+    pub(super) cleared_synchronous_standby_names: bool,
+}
+
+impl NativeReport {
+    /// What is told when an activation was gone on with: less is known then.
+    pub(super) fn resumed(&self, config: &ActivateConfig, as_json: bool) -> String {
+        if as_json {
+            return json!({
+                "timeline": self.end.timeline.0,
+                "end_lsn": self.end.lsn.to_string(),
+                "cleared_synchronous_standby_names": self.cleared_synchronous_standby_names,
+                "promotion": self.promotion.to_json(),
+            })
+            .to_string();
+        }
+        let mirror = std::path::absolute(&config.mirror).unwrap_or(config.mirror.clone());
+        done(
+            &mirror,
+            self.end,
+            Some(&self.promotion),
+            self.cleared_synchronous_standby_names,
+        )
     }
 }
 
@@ -217,19 +255,38 @@ fn describe_lag(report: &ActivateReport) -> String {
 }
 
 /// What the person reads at the end.
-pub(super) fn done(mirror: &Path, report: &ActivateReport) -> String {
+pub(super) fn done(
+    mirror: &Path,
+    end: TimelinePosition,
+    promotion: Option<&Promotion>,
+    cleared_synchronous_standby_names: bool,
+) -> String {
+    let (outcome, start) = match promotion {
+        Some(promotion) => (
+            "has completed successfully",
+            format!(
+                "PostgreSQL has nothing to recover: it accepts connections on timeline {} as soon as it is up.",
+                promotion.timeline
+            ),
+        ),
+        None => (
+            "has been prepared successfully",
+            "PostgreSQL then replays the mirror's WAL, opens a new timeline and accepts connections; pg_isready says \
+             when."
+                .to_owned(),
+        ),
+    };
     let mut text = format!(
-        "The activation of the standby coordinator has been prepared successfully.\n\
+        "The activation of the standby coordinator {outcome}.\n\
          Every transaction up to {} on timeline {} is kept.\n\n\
          Next:\n  pg_ctl start -D {}\n\n\
-         PostgreSQL then replays the mirror's WAL, opens a new timeline and accepts connections; pg_isready says \
-         when.\n\
+         {start}\n\
          Keep the old coordinator from starting as it was.\n",
-        report.end.lsn,
-        report.end.timeline,
+        end.lsn,
+        end.timeline,
         mirror.display()
     );
-    if report.cleared_synchronous_standby_names {
+    if cleared_synchronous_standby_names {
         text.push_str(
             "synchronous_standby_names is now empty (postgresql.auto.conf): set it again once a standby follows.\n",
         );

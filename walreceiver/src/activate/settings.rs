@@ -1,4 +1,5 @@
-//! What PostgreSQL must be told so that its next start ends recovery on the mirror and opens a new timeline.
+//! What PostgreSQL must be told so that its next start ends recovery on the mirror and opens a new timeline, where it is to recover
+//! ([`prepare_recovery`]); and what it must not be told any more where nothing is left to recover ([`prepare_start`]).
 //!
 //! `recovery.signal` asks for archive recovery, which ends in a promotion. The settings go to the end of
 //! `postgresql.auto.conf`, where they win over every other file:
@@ -67,6 +68,25 @@ pub fn prepare_recovery(
     })
 }
 
+/// Takes out what an activation by PostgreSQL's recovery may have set before, and clears `synchronous_standby_names`, durably. Doing it
+/// again changes nothing more.
+///
+/// # Errors
+/// [`FileError`] naming the file that could not be read, written or synced.
+pub fn prepare_start(mirror: &Path, keep_sync_names: bool) -> Result<SettingsReport, FileError> {
+    let path = mirror.join(AUTO_CONF);
+    let old = read_optional(&path)?;
+    let main = read_optional(&mirror.join("postgresql.conf"))?;
+    let clear = !keep_sync_names && names_synchronous_standbys(&main, &old);
+    let text = without_recovery_lines(&old, clear);
+    if text != old {
+        replace_file(&path, text.as_bytes())?;
+    }
+    Ok(SettingsReport {
+        cleared_synchronous_standby_names: clear,
+    })
+}
+
 fn read_optional(path: &Path) -> Result<String, FileError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -75,7 +95,7 @@ fn read_optional(path: &Path) -> Result<String, FileError> {
     }
 }
 
-fn with_recovery_lines(old: &str, timeline: TimelineId, clear_sync_names: bool) -> String {
+fn without_recovery_lines(old: &str, clear_sync_names: bool) -> String {
     let mut text: String = old
         .lines()
         .filter(|line| !line.ends_with(MARK))
@@ -84,6 +104,11 @@ fn with_recovery_lines(old: &str, timeline: TimelineId, clear_sync_names: bool) 
     if clear_sync_names {
         text.push_str("synchronous_standby_names = ''\n");
     }
+    text
+}
+
+fn with_recovery_lines(old: &str, timeline: TimelineId, clear_sync_names: bool) -> String {
+    let mut text = without_recovery_lines(old, clear_sync_names);
     for setting in [
         "restore_command = 'false'".to_owned(),
         format!("recovery_target_timeline = '{timeline}'"),
@@ -146,6 +171,20 @@ mod tests {
         assert!(text.contains("recovery_target_timeline = '2'"), "{text}");
         assert!(dir.path().join("recovery.signal").exists());
         assert!(!dir.path().join("standby.signal").exists());
+    }
+
+    #[test]
+    fn nothing_of_recovery_stays_where_nothing_is_to_recover() {
+        let dir = tempfile::tempdir().unwrap();
+        let auto = "work_mem = '4MB'\nsynchronous_standby_names = 'a'\n";
+        std::fs::write(dir.path().join(AUTO_CONF), auto).unwrap();
+        prepare_recovery(dir.path(), TimelineId(1), true).unwrap();
+        for cleared in [true, false] {
+            let report = prepare_start(dir.path(), false).unwrap();
+            assert_eq!(report.cleared_synchronous_standby_names, cleared);
+            let text = std::fs::read_to_string(dir.path().join(AUTO_CONF)).unwrap();
+            assert_eq!(text, format!("{auto}synchronous_standby_names = ''\n"));
+        }
     }
 
     #[test]

@@ -160,7 +160,11 @@ async fn compare(
             WalFiles::open(&mirror, end.timeline, segment_size).map_err(ResumeError::from)?;
         let mut lsn = facts.start.lsn;
         while lsn < last {
-            let path = files.path(lsn.segment_number(segment_size));
+            let mut path = files.path(lsn.segment_number(segment_size));
+            if !path.exists() {
+                // The old timeline's last one, since the activation.
+                path.as_mut_os_string().push(".partial");
+            }
             let segment = std::fs::read(&path).map_err(io_error("read", &path))?;
             let until = last.min(lsn.next_segment_start(segment_size).unwrap_or(Lsn::MAX));
             let theirs = server.recording().wal(end.timeline, lsn..until).ok();

@@ -10,6 +10,7 @@ use super::mirroring::Mirroring;
 use super::narrator::Narrator;
 use super::report::{Check, Coordinator, DemoReport};
 use super::wal_facts::WalFacts;
+use crate::activate::options::RecoveryBy;
 use crate::activate::{self, ActivateConfig, ActivateReport};
 use crate::connection::{ConnInfo, Environment};
 use crate::init::options::Checkpoint;
@@ -116,6 +117,8 @@ pub(super) async fn take_over(
         force: false,
         discard_damaged_wal: false,
         keep_synchronous_standby_names: false,
+        recovery: RecoveryBy::Native,
+        quiet: true,
     };
     let gauge = narrator.gauge(Some(
         state.flushed.lsn.saturating_sub(state.facts.start.lsn),
@@ -130,16 +133,22 @@ pub(super) async fn take_over(
         .await?
     };
     gauge.finish();
+    // Before the last segment gets another name.
+    let (directory, facts, end) = (
+        mirror.to_owned(),
+        state.facts.clone(),
+        findings.report.end.lsn,
+    );
+    let wal = tokio::task::spawn_blocking(move || WalFacts::read(&directory, &facts, end));
+    let wal = wal.await.map_err(|_| DemoError::RuntimeEnded)??;
     let activation = activate::prepare(&config, findings).await?;
     narrator.say(format_args!(
         "{} records and {} commits, whole up to {} on timeline {}",
         activation.records, activation.commits, activation.end.lsn, activation.end.timeline
     ));
-    let (directory, facts, end) = (mirror.to_owned(), state.facts.clone(), activation.end.lsn);
-    let wal = tokio::task::spawn_blocking(move || WalFacts::read(&directory, &facts, end));
     Ok(Takeover {
         facts: state.facts,
-        wal: wal.await.map_err(|_| DemoError::RuntimeEnded)??,
+        wal,
         is_activated: MirrorState::load(mirror)?.activation.is_some(),
         activation,
     })

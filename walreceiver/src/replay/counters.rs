@@ -29,6 +29,8 @@ pub struct Counters {
     pub oldest_commit_ts_xid: TransactionId,
     /// Newest one.
     pub newest_commit_ts_xid: TransactionId,
+    /// Whether `full_page_writes` is on, as the log last said.
+    pub full_page_writes: bool,
 }
 
 impl Counters {
@@ -44,6 +46,27 @@ impl Counters {
             oldest_multi: (checkpoint.oldest_multi, checkpoint.oldest_multi_database),
             oldest_commit_ts_xid: checkpoint.oldest_commit_ts_xid,
             newest_commit_ts_xid: checkpoint.newest_commit_ts_xid,
+            full_page_writes: checkpoint.full_page_writes,
+        }
+    }
+
+    /// A checkpoint of these counters with nothing running beside it; where it is and of which timelines is `begun`'s.
+    #[must_use]
+    pub const fn shutdown_checkpoint(&self, begun: CheckPoint) -> CheckPoint {
+        CheckPoint {
+            full_page_writes: self.full_page_writes,
+            next_full_xid: self.next_full_xid,
+            next_oid: self.next_oid,
+            next_multi: self.next_multi,
+            next_multi_offset: self.next_multi_offset,
+            oldest_xid: self.oldest_xid.0,
+            oldest_xid_database: self.oldest_xid.1,
+            oldest_multi: self.oldest_multi.0,
+            oldest_multi_database: self.oldest_multi.1,
+            oldest_commit_ts_xid: self.oldest_commit_ts_xid,
+            newest_commit_ts_xid: self.newest_commit_ts_xid,
+            oldest_active_xid: 0,
+            ..begun
         }
     }
 
@@ -128,6 +151,7 @@ mod tests {
             oldest_multi: (1, 1),
             oldest_commit_ts_xid: 0,
             newest_commit_ts_xid: 0,
+            full_page_writes: true,
         }
     }
 

@@ -10,10 +10,17 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use walsender::source::archive::ArchiveLocation;
+use walstream::storage::checkpoint::CheckPoint;
 use walstream::storage::control::{ControlFile, DatabaseState};
+use walstream::timeline::TimelineHistory;
+use walstream::wal::decode::WalDecoder;
+use walstream::wal::segment_name::SegmentName;
 
 use super::progress::Silent;
-use super::{Cancel, ReplayError, ReplayJob, ReplayLimits, ReplayReport, Target, replay};
+use super::{
+    Cancel, Promotion, ReplayError, ReplayJob, ReplayLimits, ReplayReport, Target, TargetAction,
+    finish_promotion, replay,
+};
 use crate::wal_sink::Storage;
 use crate::wal_sink::faulty_storage::{Fault, FaultyStorage};
 
@@ -47,11 +54,21 @@ impl Scene {
     }
 
     fn replay(&self, storage: &FaultyStorage) -> Result<ReplayReport, ReplayError> {
+        self.replay_and(storage, TargetAction::Shutdown)
+    }
+
+    fn replay_and(
+        &self,
+        storage: &FaultyStorage,
+        action: TargetAction,
+    ) -> Result<ReplayReport, ReplayError> {
         let job = ReplayJob {
             directory: PathBuf::from(DATA),
             wal: Some(ArchiveLocation::Directory(self.wal.path().to_owned())),
             timeline: None,
             target: Target::default(),
+            until: None,
+            action,
             limits: ReplayLimits {
                 // Small, so that pages are written all the time.
                 cache_bytes: 1 << 20,
@@ -189,4 +206,118 @@ fn a_full_disk_stops_replay_and_space_lets_it_go_on() {
         &content(&storage),
         "after the disk was full",
     );
+}
+
+/// Promotes, and puts aside what is left.
+fn promote(scene: &Scene, storage: &FaultyStorage) -> Result<ReplayReport, ReplayError> {
+    let report = scene.replay_and(storage, TargetAction::Promote)?;
+    finish_promotion(storage, Path::new(DATA))?;
+    Ok(report)
+}
+
+fn control(storage: &FaultyStorage) -> ControlFile {
+    let path = Path::new(DATA).join("global/pg_control");
+    ControlFile::parse(&storage.content(&path).unwrap()).unwrap()
+}
+
+/// A directory that says it was promoted has what PostgreSQL needs to start on it: the checkpoint, in a segment of full size that goes on
+/// from the old timeline's bytes, and the history.
+fn ensure_promoted(storage: &FaultyStorage, control: &ControlFile) {
+    let promotion = Promotion::of(control).unwrap();
+    let dialect = control.dialect().unwrap();
+    let name = SegmentName {
+        timeline: promotion.timeline,
+        number: promotion.switch_lsn.segment_number(dialect.segment_size),
+    };
+    let pg_wal = Path::new(DATA).join("pg_wal");
+    let segment = pg_wal.join(name.file_name(dialect.segment_size));
+    let segment = storage.content(&segment).unwrap();
+    assert_eq!(segment.len() as u64, dialect.segment_size.bytes());
+    let start = promotion.switch_lsn.segment_start(dialect.segment_size);
+    let mut decoder = WalDecoder::new(dialect, start);
+    let mut feed = decoder.feed(&segment);
+    let mut last = None;
+    while let Ok(Some(record)) = feed.next_record() {
+        last = Some((record.start_lsn, record.main_data().unwrap().to_vec()));
+    }
+    let (lsn, body) = last.unwrap();
+    assert_eq!(lsn, control.checkpoint_lsn);
+    let checkpoint = CheckPoint::parse(&body, dialect.major).unwrap();
+    assert_eq!(checkpoint, control.checkpoint);
+    let history = pg_wal.join(format!("{:08X}.history", promotion.timeline.0));
+    let history = storage.content(&history).unwrap();
+    let history = TimelineHistory::parse(promotion.timeline, &history).unwrap();
+    let parent = history.parent().unwrap();
+    assert_eq!(parent.switch_lsn, promotion.switch_lsn);
+    assert_eq!(parent.timeline, promotion.prev_timeline);
+}
+
+#[test]
+fn promotion_survives_a_loss_of_power_at_each_of_its_calls() {
+    let scene = Scene::new();
+    let replayed = scene.backup.snapshot();
+    scene.replay(&replayed).unwrap();
+    for signal in ["standby.signal", "recovery.signal"] {
+        let path = Path::new(DATA).join(signal);
+        replayed
+            .sync_data(&replayed.create(&path).unwrap())
+            .unwrap();
+    }
+    replayed.sync_directory(Path::new(DATA)).unwrap();
+    let replayed = replayed.snapshot();
+
+    // Calls of the replay that comes first, which has its own test.
+    let paused = replayed.snapshot();
+    let before = paused.calls().len();
+    scene.replay(&paused).unwrap();
+    let first = paused.calls().len() - before;
+    let whole = replayed.snapshot();
+    let before = whole.calls().len();
+    let report = promote(&scene, &whole).unwrap();
+    let calls = whole.calls().len() - before;
+    let promotion = report.promotion.unwrap();
+    assert_eq!(promotion.switch_lsn, report.end.lsn);
+    ensure_promoted(&whole, &control(&whole));
+    let signals = |storage: &FaultyStorage| {
+        let paths = storage.paths().into_iter();
+        paths
+            .filter(|path| path.extension().is_some_and(|end| end == "signal"))
+            .count()
+    };
+    assert_eq!(signals(&whole), 0);
+    // Nothing of it depends on how often it was begun, but the timeline's number.
+    let data = |storage: &FaultyStorage| {
+        let mut files = content(storage);
+        files.retain(|path, _| !path.starts_with("/data/pg_wal") && !path.ends_with("pg_control"));
+        files
+    };
+    let expected = data(&whole);
+
+    let (mut promoted, mut begun) = (0, 0);
+    for after in first..calls {
+        let mut random = Sequence(after as u64 * 0x9E37_79B9 + 1);
+        let storage = replayed.snapshot();
+        storage.inject(Fault {
+            operation: None,
+            after,
+            errno: Errno::IO,
+            lasting: true,
+        });
+        assert!(promote(&scene, &storage).is_err(), "call {after}");
+        storage.heal();
+        storage.lose_power(|| random.next().is_multiple_of(2));
+        let state = control(&storage);
+        if Promotion::of(&state).is_some() {
+            ensure_promoted(&storage, &state);
+            promoted += 1;
+        } else {
+            assert_eq!(signals(&storage), 2, "call {after}");
+            begun += 1;
+        }
+        promote(&scene, &storage).unwrap();
+        ensure_promoted(&storage, &control(&storage));
+        assert_eq!(signals(&storage), 0, "call {after}");
+        ensure_same(&expected, &data(&storage), &format!("call {after}"));
+    }
+    assert!(promoted > 3 && begun > 10, "{promoted} {begun}");
 }

@@ -27,6 +27,7 @@ impl<S: DataStorage> Replayer<S> {
         let position = self.position;
         match effect {
             Effect::NextXidPast(xid) => self.counters.advance_past_xid(xid),
+            Effect::FullPageWrites(on) => self.counters.full_page_writes = on,
             Effect::NextOid(oid) => self.counters.next_oid = oid,
             Effect::NextMultiXact { multi, offset } => {
                 self.counters.advance_multixact(multi, offset);
@@ -175,7 +176,6 @@ impl<S: DataStorage> Replayer<S> {
             | Effect::RewriteMapping(_)
             | Effect::DropStatistics(_)
             | Effect::CheckPointRedo { .. }
-            | Effect::FullPageWrites(_)
             | Effect::OverwriteContrecord { .. } => {}
             other => {
                 return Err(ReplayError::Run(format!(

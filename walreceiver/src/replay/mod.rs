@@ -13,6 +13,7 @@
 //! | `missing_pages`, `consistency` | what must be explained, and from where on the data is one moment's |
 //! | `restartpoint`, `control` | what is durable, and what `pg_control` says of it |
 //! | `counters` | what a checkpoint is made of |
+//! | `promotion`, `new_timeline`, `old_timeline` | the end of recovery |
 //! | `target`, `wal` | where replay ends, where WAL comes from |
 //! | `follow`, `flushed_wal` | replay beside the receiving of WAL |
 //! | `storage` | the seam through which files are changed |
@@ -33,12 +34,15 @@ mod key_hasher;
 mod layout;
 mod maps;
 mod missing_pages;
+mod new_timeline;
+mod old_timeline;
 pub mod options;
 mod origins;
 mod page_cache;
 mod page_store;
 mod prepared;
 mod progress;
+mod promotion;
 mod relation_files;
 mod replay_error;
 mod replayer;
@@ -67,11 +71,13 @@ pub use counters::Counters;
 pub use flushed_wal::{FlushedWal, Pending};
 pub use follow::{FollowJob, FollowObserver, FollowProgress, follow};
 pub use missing_pages::MissingPage;
+pub use old_timeline::finish_promotion;
 pub use page_store::PageCounts;
-pub use progress::ReplayObserver;
+pub use progress::{Bar, ReplayObserver, Silent};
+pub use promotion::Promotion;
 pub use replay_error::{PageDefect, ReplayError};
 pub use replayer::{ReplayCounts, ReplayLimits};
-pub use target::{Target, TargetPoint};
+pub use target::{Target, TargetAction, TargetPoint};
 
 use crate::exit::Exit;
 use crate::mirror::lock::MirrorLock;
@@ -80,7 +86,7 @@ use crate::wal_sink::DiskStorage;
 use control::Control;
 use layout::ClusterLayout;
 use options::ReplayArgs;
-use progress::{Bar, Silent, summary_json, summary_text};
+use progress::{summary_json, summary_text};
 use replayer::Replayer;
 use start::Start;
 use storage::DataStorage;
@@ -98,6 +104,10 @@ pub struct ReplayJob {
     pub timeline: Option<TimelineId>,
     /// Where to end.
     pub target: Target,
+    /// No byte of WAL from here on is looked at, and records end exactly here; `None` where that is to be found out.
+    pub until: Option<Lsn>,
+    /// What to do at the end.
+    pub action: TargetAction,
     /// Memory, and how often everything is made durable.
     pub limits: ReplayLimits,
 }
@@ -119,11 +129,14 @@ pub struct ReplayReport {
     pub prepared: usize,
     /// What the cluster gives out next.
     pub counters: Counters,
+    /// The timeline that was begun, if one was.
+    pub promotion: Option<Promotion>,
     /// How long it took.
     pub elapsed: Duration,
 }
 
-/// Replays WAL, and leaves the directory as a standby's that was shut down at the target.
+/// Replays WAL, and leaves the directory as a standby's that was shut down at the target, or as a primary's: then
+/// [`finish_promotion`] has to follow. A directory that was promoted and not started since is left as it is.
 ///
 /// # Errors
 /// [`ReplayError`]; the directory is then one that another call resumes on.
@@ -135,6 +148,11 @@ pub fn replay<S: DataStorage>(
 ) -> Result<ReplayReport, ReplayError> {
     let began = Instant::now();
     let start = Start::read(storage, &job.directory)?;
+    if job.action == TargetAction::Promote
+        && let Some(promotion) = Promotion::of(&start.control.content)
+    {
+        return Ok(promotion.report(&start.control.content, job));
+    }
     let dialect = start.dialect;
     let system_identifier = start.control.content.system_identifier;
     let location = match &job.wal {
@@ -158,7 +176,12 @@ pub fn replay<S: DataStorage>(
         visitor.replayer.is_at_target = true;
         Stopped::Enough
     } else {
-        reader.advance(&mut decoder, Lsn::MAX, cancel, &mut visitor)?
+        reader.advance(
+            &mut decoder,
+            job.until.unwrap_or(Lsn::MAX),
+            cancel,
+            &mut visitor,
+        )?
     };
     let ReplayVisitor {
         mut replayer,
@@ -170,7 +193,7 @@ pub fn replay<S: DataStorage>(
     }
     let end = replayer.position.lsn;
     match stopped {
-        Stopped::Enough => {}
+        Stopped::Enough | Stopped::Reached => {}
         Stopped::Cancelled => {
             replayer.restartpoint()?;
             return Err(ReplayError::Interrupted { lsn: end });
@@ -204,6 +227,18 @@ pub fn replay<S: DataStorage>(
             end,
         });
     }
+    if let Some(until) = job.until.filter(|until| *until != end)
+        && !replayer.is_at_target
+    {
+        return Err(ReplayError::TargetNotReached {
+            target: format!("LSN {until}"),
+            end,
+        });
+    }
+    let promotion = match job.action {
+        TargetAction::Shutdown => None,
+        TargetAction::Promote => Some(replayer.promote(&wal)?),
+    };
     Ok(ReplayReport {
         start: from,
         end: replayer.position,
@@ -212,6 +247,7 @@ pub fn replay<S: DataStorage>(
         pages: replayer.pages.counts,
         prepared: replayer.prepared.len(),
         counters: replayer.counters,
+        promotion,
         elapsed: began.elapsed(),
     })
 }
@@ -276,6 +312,8 @@ async fn command(args: ReplayArgs) -> Result<(), ReplayError> {
         wal: location,
         timeline: args.timeline,
         target: args.target(),
+        until: None,
+        action: args.target_action,
         limits: ReplayLimits {
             cache_bytes: usize::try_from(args.cache_size).unwrap_or(usize::MAX),
             restartpoint_interval: args.restartpoint_interval,
@@ -289,7 +327,11 @@ async fn command(args: ReplayArgs) -> Result<(), ReplayError> {
         let observer: &mut dyn ReplayObserver = if is_silent { &mut Silent } else { &mut bar };
         let report = replay(DiskStorage, &job, &cancel, observer);
         observer.ended();
-        report
+        let report = report?;
+        if report.promotion.is_some() {
+            finish_promotion(&DiskStorage, &job.directory)?;
+        }
+        Ok::<_, ReplayError>(report)
     });
     let report = work
         .await

@@ -7,13 +7,13 @@ use clap::Args;
 use walstream::types::TransactionId;
 use walstream::{Lsn, PgTimestamp, TimelineId};
 
-use super::target::{Target, TargetPoint};
+use super::target::{Target, TargetAction, TargetPoint};
 
 /// Replay WAL onto a data directory, as PostgreSQL's recovery does, without PostgreSQL.
 ///
 /// The directory is a base backup, or one that was replayed before, or of a standby that is stopped. Replay goes on up to the target, and
-/// leaves the directory as a standby's that was shut down there: PostgreSQL can start on it, or replay go on. It may be
-/// killed at any time, and resumes.
+/// leaves the directory as a standby's that was shut down there: PostgreSQL can start on it, or replay go on. With
+/// --target-action promote it becomes a primary's. It may be killed at any time, and resumes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct ReplayArgs {
@@ -54,6 +54,11 @@ pub struct ReplayArgs {
     #[arg(long, requires = "target")]
     pub exclusive: bool,
 
+    /// What to do at the target: leave the directory as a standby's that was shut down there, or end recovery, so that PostgreSQL
+    /// starts on it as a primary, on a new timeline, with nothing to recover.
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t)]
+    pub target_action: TargetAction,
+
     /// Memory for pages.
     #[arg(long, value_name = "SIZE", default_value = "128MB", value_parser = size)]
     pub cache_size: u64,
@@ -78,7 +83,7 @@ pub struct ReplayArgs {
 const AFTER_HELP: &str = "\
 Examples:
   walreceiver replay -D /srv/restored --wal s3://bucket/wal
-  walreceiver replay -D /srv/restored --wal /srv/archive --target-time 2026-11-25T12:00:00Z";
+  walreceiver replay -D /srv/restored --wal /srv/archive --target-time 2026-11-25T12:00:00Z --target-action promote";
 
 impl ReplayArgs {
     /// Where replay ends.

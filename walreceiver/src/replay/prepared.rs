@@ -9,12 +9,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use walstream::Lsn;
 use walstream::dialect::PgMajor;
-use walstream::storage::two_phase::{self, StateFileName, state_file};
+use walstream::redo::PreparedTransaction;
+use walstream::storage::two_phase::{self, StateFileName, check_state_file, state_file};
 use walstream::types::TransactionId;
+use walstream::{Dialect, Lsn};
 
-use super::small_file::{remove_file, write_file};
+use super::replay_error::ReplayError;
+use super::small_file::{read_file, remove_file, write_file};
 use super::storage::DataStorage;
 use super::unlogged::list;
 use crate::mirror::durable::FileError;
@@ -118,6 +120,27 @@ impl<S: DataStorage> Prepared<S> {
                 .map_err(FileError::of("sync", &self.directory))?;
         }
         Ok(files)
+    }
+
+    /// Subtransactions of all of them, from the state files, which must have been written.
+    pub(super) fn subtransactions(
+        &self,
+        dialect: &Dialect,
+    ) -> Result<Vec<TransactionId>, ReplayError> {
+        let mut subxids = Vec::new();
+        for state in self.states.values() {
+            let path = self.directory.join(state.file.to_string());
+            let content = read_file(&self.storage, &path)?.unwrap_or_default();
+            let damaged = |what: String| ReplayError::DamagedFile {
+                path: path.clone(),
+                what,
+            };
+            let content = check_state_file(&content).map_err(|error| damaged(error.to_string()))?;
+            let transaction = PreparedTransaction::parse(content, dialect)
+                .map_err(|error| damaged(error.to_string()))?;
+            subxids.extend(transaction.subxids.iter());
+        }
+        Ok(subxids)
     }
 
     /// How many there are.

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use walstream::Lsn;
 
-use super::ReplayReport;
+use super::{Promotion, ReplayReport};
 use crate::cli::time_text::short_duration;
 
 /// Is told how far replay is.
@@ -23,7 +23,7 @@ pub trait ReplayObserver: Send {
 
 /// Shows nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Silent;
+pub struct Silent;
 
 impl ReplayObserver for Silent {
     fn began(&mut self, _start: Lsn, _last: Option<Lsn>) {}
@@ -33,7 +33,7 @@ impl ReplayObserver for Silent {
 
 /// A bar on the terminal; nothing elsewhere.
 #[derive(Debug, Default)]
-pub(super) struct Bar {
+pub struct Bar {
     start: Lsn,
     bar: Option<ProgressBar>,
 }
@@ -72,9 +72,17 @@ fn bytes_per_second(report: &ReplayReport) -> f64 {
 }
 
 pub(super) fn summary_text(report: &ReplayReport) -> String {
+    let outcome = match &report.promotion {
+        None => "the directory is that of a standby shut down there".to_owned(),
+        Some(promotion) => format!(
+            "timeline {} was begun at {} within {}, and PostgreSQL starts on it with nothing to recover",
+            promotion.timeline,
+            promotion.switch_lsn,
+            short_duration(promotion.elapsed),
+        ),
+    };
     format!(
-        "replayed {} records from {} to {} (timeline {}) in {}, {:.0} MB/s: {} was reached; the directory is that of a standby shut \
-         down there",
+        "replayed {} records from {} to {} (timeline {}) in {}, {:.0} MB/s: {} was reached; {outcome}",
         report.counts.records,
         report.start,
         report.end.lsn,
@@ -105,6 +113,11 @@ pub(super) fn summary_json(report: &ReplayReport) -> Value {
         "prepared_transactions": report.prepared,
         "next_xid": report.counters.next_full_xid,
         "next_oid": report.counters.next_oid,
-        "milliseconds": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+        "milliseconds": milliseconds(report.elapsed),
+        "promotion": report.promotion.as_ref().map(Promotion::to_json),
     })
+}
+
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@ use walstream::storage::control::{ControlError, DatabaseState};
 use walstream::storage::tablespace_map::TablespaceMapError;
 use walstream::types::BlockNumber;
 use walstream::wal::decode::DecodeError;
+use walstream::wal::encode::EncodeError;
 use walstream::{Lsn, SystemIdentifier, TimelineId};
 
 use super::missing_pages::MissingPage;
@@ -254,6 +255,9 @@ pub enum ReplayError {
         /// Where it should end.
         flushed: Lsn,
     },
+    /// The checkpoint of the new timeline cannot be written.
+    #[error("cannot begin a timeline: {0}")]
+    Encode(#[from] EncodeError),
     /// It was interrupted.
     #[error("interrupted at {lsn}; run it again to go on")]
     Interrupted {
@@ -294,7 +298,7 @@ impl ReplayError {
             | Self::Diverged { .. }
             | Self::WrongTimeline { .. } => Exit::WrongSystem,
             Self::NotRecoverable { .. } | Self::TargetBeforeConsistency { .. } => Exit::Unsafe,
-            Self::TargetNotReached { .. } | Self::Run(_) => Exit::Failure,
+            Self::TargetNotReached { .. } | Self::Encode(_) | Self::Run(_) => Exit::Failure,
             Self::Interrupted { .. } => Exit::Interrupted,
         }
     }

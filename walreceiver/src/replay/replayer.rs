@@ -84,6 +84,8 @@ pub(super) struct Replayer<S: DataStorage> {
     pub(super) target: Target,
     pub(super) limits: ReplayLimits,
     pub(super) position: ReplayPosition,
+    /// Where the last record that was replayed starts.
+    pub(super) last_record: Option<Lsn>,
     pub(super) candidate: Option<RestartCandidate>,
     pub(super) last_restartpoint: Instant,
     pub(super) counts: ReplayCounts,
@@ -114,6 +116,7 @@ impl<S: DataStorage> Replayer<S> {
             }
         }
         self.effects(&record)?;
+        self.last_record = Some(record.start_lsn);
         self.counts.records += 1;
         self.check_consistency()?;
         let is_consistent = self.consistency.is_reached();

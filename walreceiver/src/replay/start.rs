@@ -216,6 +216,7 @@ impl<S: DataStorage> Start<S> {
                 lsn: checkpoint.redo_lsn,
                 timeline: wal.history().timeline_at(checkpoint.redo_lsn),
             },
+            last_record: None,
             storage: self.storage,
             layout,
             control: self.control,

@@ -29,6 +29,20 @@ pub enum TargetPoint {
     Name(String),
 }
 
+/// What happens where replay ends.
+///
+/// # Source
+/// `recovery_target_action` in `src/backend/access/transam/xlogrecovery.c`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TargetAction {
+    /// The directory is left as a standby's that was shut down there; replay may go on later.
+    #[default]
+    #[value(alias = "pause")]
+    Shutdown,
+    /// Recovery ends: a new timeline is begun, and the directory is left as a primary's that was shut down.
+    Promote,
+}
+
 /// Where replay ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
@@ -84,6 +98,30 @@ impl Target {
                 name == target.as_bytes()
             }
             _ => false,
+        }
+    }
+
+    /// Why a timeline was left there, in PostgreSQL's words, for its successor's history file. `last_record` is where the last
+    /// record that was replayed starts, `end` where it ends.
+    ///
+    /// # Source
+    /// `getRecoveryStopReason` in `src/backend/access/transam/xlogrecovery.c`.
+    pub(super) fn reason(&self, last_record: Lsn, end: Lsn) -> String {
+        let side = if self.exclusive { "before" } else { "after" };
+        match &self.point {
+            TargetPoint::End => "no recovery target specified".to_owned(),
+            TargetPoint::Consistency => "reached consistency".to_owned(),
+            TargetPoint::Lsn(_) => {
+                let stop = if self.exclusive { end } else { last_record };
+                format!("{side} LSN {stop}")
+            }
+            // It ends with the first later transaction.
+            TargetPoint::Time(time) => format!("before {}", rfc3339_us(time.unix_us())),
+            TargetPoint::Xid(xid) => format!("{side} transaction {xid}"),
+            TargetPoint::Name(name) => {
+                let name = name.replace(|c: char| c.is_control(), " ");
+                format!("at restore point \"{name}\"")
+            }
         }
     }
 

@@ -56,6 +56,19 @@ impl ReplayWal {
         self.timeline.history()
     }
 
+    /// Every timeline of which there is a history file or a segment by now.
+    pub(super) fn timelines(&self) -> Result<Vec<TimelineId>, ArchiveError> {
+        Ok(self.archive.refresh()?.timelines())
+    }
+
+    /// The content of a timeline's history file.
+    pub(super) fn history_file(
+        &self,
+        timeline: TimelineId,
+    ) -> Result<Option<Vec<u8>>, ArchiveError> {
+        self.archive.history(timeline)
+    }
+
     /// How the place is called.
     pub(super) fn place(&self) -> String {
         self.archive.place_name()

@@ -11,9 +11,9 @@ use crate::read::Reader;
 use crate::storage::checkpoint::CheckPoint;
 use crate::storage::control::{ControlError, ServerSettings, WalLevel};
 use crate::types::{Oid, TimelineId};
-use crate::wal::record::BlockRef;
+use crate::wal::record::{BlockRef, RecordHeader};
 
-const CHECKPOINT_SHUTDOWN: u8 = 0x00;
+const CHECKPOINT_SHUTDOWN: u8 = RecordHeader::CHECKPOINT_SHUTDOWN;
 const CHECKPOINT_ONLINE: u8 = 0x10;
 const NOOP: u8 = 0x20;
 const NEXT_OID: u8 = 0x30;

@@ -24,6 +24,7 @@ use bytes::BytesMut;
 use crate::dialect::Dialect;
 use crate::lsn::Lsn;
 use crate::pg_time::PgTimestamp;
+use crate::storage::checkpoint::CheckPoint;
 use crate::types::{RmgrId, SystemIdentifier, TimelineId};
 use crate::wal::crc::RecordCrc;
 use crate::wal::page::{LongPageHeader, PageFlags, PageHeader, header_len_at, record_can_start};
@@ -197,6 +198,38 @@ impl WalEncoder {
             body: NewBody::default(),
         };
         self.record(&switch, out)
+    }
+
+    /// Appends a checkpoint with nothing running beside it: redo begins at the record itself. Gives the checkpoint with its
+    /// `redo_lsn`, which is where the record starts, whatever the one given says.
+    ///
+    /// # Errors
+    /// As [`WalEncoder::record`].
+    ///
+    /// # Source
+    /// `CreateCheckPoint` in `src/backend/access/transam/xlog.c`.
+    pub fn shutdown_checkpoint(
+        &mut self,
+        checkpoint: CheckPoint,
+        out: &mut impl AppendBytes,
+    ) -> Result<CheckPoint, EncodeError> {
+        let checkpoint = CheckPoint {
+            redo_lsn: self.next_start(),
+            ..checkpoint
+        };
+        let main_data = checkpoint.encode(self.dialect.major);
+        let record = NewRecord {
+            rmgr: RmgrId::XLOG,
+            info: RecordHeader::CHECKPOINT_SHUTDOWN,
+            xid: 0,
+            body: BodyParts {
+                main_data: &main_data,
+                ..BodyParts::default()
+            }
+            .into(),
+        };
+        self.record(&record, out)?;
+        Ok(checkpoint)
     }
 
     /// Appends the front of a record up to the page that starts at `cut`, as a crash leaves it, and gives where it starts.

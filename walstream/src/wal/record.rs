@@ -56,6 +56,8 @@ impl RecordHeader {
     /// # Source
     /// `MaxAllocSize` in `src/include/utils/memutils.h`; writers since 16 stay below it by `XLogRecordMaxSize`.
     pub const MAX_TOTAL_LEN: u32 = 0x3FFF_FFFF;
+    /// `XLOG_CHECKPOINT_SHUTDOWN`: a checkpoint with nothing running beside it.
+    pub(crate) const CHECKPOINT_SHUTDOWN: u8 = 0x00;
     /// The operation of [`RecordHeader::is_switch`].
     pub(crate) const SWITCH: u8 = 0x40;
     /// The operation of [`RecordHeader::is_overwrite_contrecord`].

@@ -492,3 +492,41 @@ proptest! {
         prop_assert!(again == log);
     }
 }
+
+#[test]
+fn a_shutdown_checkpoint_names_its_own_place() {
+    let checkpoint = CheckPoint {
+        redo_lsn: Lsn::INVALID,
+        timeline: TimelineId(3),
+        prev_timeline: TimelineId(2),
+        full_page_writes: true,
+        wal_level: None,
+        next_full_xid: 0x1_0000_02E7,
+        next_oid: 16_400,
+        next_multi: 1,
+        next_multi_offset: 0,
+        oldest_xid: 717,
+        oldest_xid_database: 1,
+        oldest_multi: 1,
+        oldest_multi_database: 1,
+        time_unix_s: 1_700_000_000,
+        oldest_commit_ts_xid: 0,
+        newest_commit_ts_xid: 0,
+        oldest_active_xid: 0,
+    };
+    // At a segment's start the record comes after the long header; next it comes right after the other.
+    let mut encoder = encoder(PgMajor::V15);
+    let mut log = Vec::new();
+    let first = encoder.shutdown_checkpoint(checkpoint, &mut log).unwrap();
+    assert_eq!(first.redo_lsn, START + 40);
+    let second = encoder.shutdown_checkpoint(checkpoint, &mut log).unwrap();
+    assert_eq!(second.redo_lsn, START + 40 + 120);
+    let mut decoder = WalDecoder::new(dialect(PgMajor::V15), START);
+    let mut feed = decoder.feed(&log);
+    for expected in [first, second] {
+        let record = feed.next_record().unwrap().unwrap();
+        assert_eq!(record.start_lsn, expected.redo_lsn);
+        let body = record.main_data().unwrap();
+        assert_eq!(CheckPoint::parse(body, PgMajor::V15), Ok(expected));
+    }
+}
