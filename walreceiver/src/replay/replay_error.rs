@@ -1,5 +1,6 @@
 //! [`ReplayError`]: why replay ended before it was done.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -8,11 +9,12 @@ use walstream::redo::RedoError;
 use walstream::storage::backup_label::BackupLabelError;
 use walstream::storage::control::{ControlError, DatabaseState};
 use walstream::storage::tablespace_map::TablespaceMapError;
-use walstream::types::BlockNumber;
+use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
 use walstream::wal::decode::DecodeError;
 use walstream::{Lsn, SystemIdentifier, TimelineId};
 
 use super::missing_pages::MissingPage;
+use super::page_check::PageDifference;
 use crate::exit::Exit;
 use crate::mirror::durable::FileError;
 use crate::mirror::lock::LockError;
@@ -32,6 +34,31 @@ pub enum PageDefect {
     /// Its header.
     #[error("its header is none that a page has")]
     Header,
+}
+
+/// A page in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundPage {
+    /// The file.
+    pub path: PathBuf,
+    /// The relation.
+    pub locator: RelFileLocator,
+    /// The fork.
+    pub fork: ForkNumber,
+    /// The block in its relation.
+    pub block: BlockNumber,
+}
+
+impl fmt::Display for FoundPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fork = self.fork.name();
+        let path = self.path.display();
+        write!(
+            f,
+            "block {} of relation {} ({fork} fork, in \"{path}\")",
+            self.block, self.locator
+        )
+    }
 }
 
 /// Why replay cannot go on. Whatever it is, the data directory stays one that replay resumes on.
@@ -101,15 +128,33 @@ pub enum ReplayError {
     )]
     Redo(#[from] RedoError),
     /// A page that a record changes is damaged.
-    #[error("block {block} in \"{}\" is damaged: {defect}; restore that file from a backup, or take a new base backup", path.display())]
+    #[error("{page} is damaged: {defect}; put that file back as it was, or take a new base backup")]
     DamagedPage {
-        /// The file.
-        path: PathBuf,
-        /// The block in its relation.
-        block: BlockNumber,
+        /// The page.
+        page: FoundPage,
         /// What is wrong.
         defect: PageDefect,
     },
+    /// A page is ahead of the log, although the data is consistent.
+    #[error(
+        "{page} is too new: it was changed last by the record that ends at {page_lsn}, and this one ends at {record_end}; its file is of \
+         another time or cluster: put back the one that was there, or take a new base backup"
+    )]
+    PageTooNew {
+        /// The page.
+        page: FoundPage,
+        /// What it says that it was changed by last.
+        page_lsn: Lsn,
+        /// End of the record.
+        record_end: Lsn,
+    },
+    /// A page is not what the primary's is, after a record that says what it should be.
+    #[error(
+        "after record {}/{} at {} block {} of relation {} ({} fork) is not as on the primary: from byte {} on it has {:02x?}, the primary \
+         has {:02x?}; please report this with the record and those before it that change the block, and take a new base backup",
+        .0.record_name.0, .0.record_name.1, .0.record, .0.block, .0.locator, .0.fork.name(), .0.offset, .0.found, .0.expected
+    )]
+    PageDiffers(Box<PageDifference>),
     /// As the one before, with the record that was to be replayed.
     #[error("at record {}/{} at {lsn}: {source}", record.0, record.1)]
     AtRecord {
@@ -122,12 +167,14 @@ pub enum ReplayError {
     },
     /// A record changes a page that is not there, and nothing explains it.
     #[error(
-        "record {}/{} at {} changes relation {} fork {} block {}, which {}; {others} more such pages. Files of the data directory \
-         are missing or older than WAL: take a new base backup",
-        page.record_name.0, page.record_name.1, page.record, page.locator, page.fork.name(), page.block,
-        if page.is_empty { "was never written" } else { "does not exist" }
+        "record {}/{} at {} changes block {} of relation {} ({} fork, in \"{}\"), which {}; {others} more such pages. Files of the \
+         data directory are missing, cut short or older than WAL: put that file back as it was, or take a new base backup",
+        page.record_name.0, page.record_name.1, page.record, page.block, page.locator, page.fork.name(), path.display(),
+        Absence(page)
     )]
     MissingPage {
+        /// The file that should hold it.
+        path: PathBuf,
         /// The page and the record.
         page: MissingPage,
         /// How many more pages are missing.
@@ -254,6 +301,18 @@ pub enum ReplayError {
     Run(String),
 }
 
+/// How a page is missing.
+struct Absence<'a>(&'a MissingPage);
+
+impl fmt::Display for Absence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty {
+            return f.write_str("was never written: it is all zeros");
+        }
+        write!(f, "does not exist: {} whole blocks are there", self.0.blocks)
+    }
+}
+
 impl ReplayError {
     /// The exit code that the command ends with.
     #[must_use]
@@ -274,6 +333,8 @@ impl ReplayError {
             | Self::Record(_)
             | Self::Redo(_)
             | Self::DamagedPage { .. }
+            | Self::PageTooNew { .. }
+            | Self::PageDiffers(_)
             | Self::BackupCanceled { .. }
             | Self::MissingPage { .. } => Exit::Corrupt,
             Self::AtRecord { source, .. } => source.exit(),

@@ -128,6 +128,16 @@ impl<S: DataStorage> Start<S> {
         })
     }
 
+    /// Whether no replay that was killed can have written pages of visibility maps.
+    pub(super) fn has_exact_maps(&self) -> bool {
+        let state = self.control.content.state;
+        self.label.is_some()
+            || matches!(
+                state,
+                DatabaseState::ShutDown | DatabaseState::ShutDownInRecovery
+            )
+    }
+
     /// Where the checkpoint's record is, and its timeline.
     fn checkpoint_place(&self) -> (Lsn, TimelineId, Lsn) {
         let control = &self.control.content;
@@ -229,6 +239,7 @@ impl<S: DataStorage> Start<S> {
             candidate: None,
             last_restartpoint: Instant::now(),
             counts: ReplayCounts::default(),
+            page_check: None,
             is_at_checkpoint: false,
             is_at_target: false,
         };
