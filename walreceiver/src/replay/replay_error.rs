@@ -110,13 +110,13 @@ pub enum ReplayError {
     },
     /// The place of WAL cannot be read.
     #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    Archive(ArchiveError),
     /// A segment cannot be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
-    /// WAL is damaged.
-    #[error(transparent)]
-    Damage(#[from] Damage),
+    Read(ReadError),
+    /// WAL is damaged, or a segment of it is missing.
+    #[error("{}", WalDefect(.0))]
+    Damage(Damage),
     /// A record that is whole breaks a rule.
     #[error(
         "{0}; its checksum is right, so the server wrote it so: please report this with the record"
@@ -192,7 +192,10 @@ pub enum ReplayError {
         state: DatabaseState,
     },
     /// WAL of another cluster.
-    #[error("WAL in \"{place}\" is of system {found}, the data directory of {expected}")]
+    #[error(
+        "\"{place}\" holds WAL of the cluster with system identifier {found}, the data directory is of {expected}: name the place of its \
+         own WAL with --wal"
+    )]
     WrongSystem {
         /// Where WAL is.
         place: String,
@@ -301,6 +304,39 @@ pub enum ReplayError {
     Run(String),
 }
 
+/// What is wrong with WAL. Reading on behind it, as `waldump` may, is no way out here.
+struct WalDefect<'a>(&'a Damage);
+
+impl fmt::Display for WalDefect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Damage::Bytes {
+                fault,
+                name,
+                offset,
+                valid_end,
+                evidence,
+            } => write!(
+                f,
+                "WAL is damaged at {}, in \"{name}\" at offset {offset}: {fault}; this is not its end: {evidence}. What lies before \
+                 {valid_end} was replayed: get an intact copy of this segment and run it again",
+                fault.lsn()
+            ),
+            Damage::Missing { name, lsn, later } => write!(
+                f,
+                "WAL segment {name} is missing, which must hold WAL from {lsn} on; {later} is there. What lies before was replayed: \
+                 get a copy of it, or name the place that has it with --wal, and run it again"
+            ),
+            Damage::Short { name, lsn, offset } => write!(
+                f,
+                "WAL segment \"{name}\" was cut short: it ends at {lsn}, offset {offset}, and its name says that it is complete. What \
+                 lies before was replayed: get an intact copy of it and run it again"
+            ),
+            body @ Damage::Body { .. } => body.fmt(f),
+        }
+    }
+}
+
 /// How a page is missing.
 struct Absence<'a>(&'a MissingPage);
 
@@ -313,6 +349,42 @@ impl fmt::Display for Absence<'_> {
     }
 }
 
+impl From<ArchiveError> for ReplayError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::OtherSystem {
+                file,
+                found,
+                expected,
+                ..
+            } => Self::WrongSystem {
+                place: file,
+                found,
+                expected,
+            },
+            other => Self::Archive(other),
+        }
+    }
+}
+
+impl From<Damage> for ReplayError {
+    fn from(damage: Damage) -> Self {
+        Self::Damage(damage)
+    }
+}
+
+impl From<ReadError> for ReplayError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Segment {
+                source: source @ ArchiveError::OtherSystem { .. },
+                ..
+            } => source.into(),
+            other => Self::Read(other),
+        }
+    }
+}
+
 impl ReplayError {
     /// The exit code that the command ends with.
     #[must_use]
@@ -321,9 +393,12 @@ impl ReplayError {
             Self::Usage(_) | Self::Location(_) => Exit::Usage,
             Self::File(_) => Exit::LocalStorage,
             Self::Lock(error) => error.exit(),
-            Self::Archive(_)
-            | Self::Read(_)
+            Self::Archive(error) | Self::Read(ReadError::Segment { source: error, .. }) => {
+                archive_exit(error)
+            }
+            Self::Read(_)
             | Self::NoCheckpoint { .. }
+            | Self::Damage(Damage::Missing { .. })
             | Self::EndsBeforeConsistency { .. } => Exit::Unavailable,
             Self::Control { .. }
             | Self::BackupLabel { .. }
@@ -346,5 +421,18 @@ impl ReplayError {
             Self::TargetNotReached { .. } | Self::Run(_) => Exit::Failure,
             Self::Interrupted { .. } => Exit::Interrupted,
         }
+    }
+}
+
+const fn archive_exit(error: &ArchiveError) -> Exit {
+    match error {
+        ArchiveError::Io { .. } => Exit::LocalStorage,
+        ArchiveError::OtherSystem { .. } | ArchiveError::OtherSegmentSize { .. } => {
+            Exit::WrongSystem
+        }
+        ArchiveError::NoSegments { .. }
+        | ArchiveError::NoTimeline { .. }
+        | ArchiveError::Missing { .. } => Exit::Unavailable,
+        _ => Exit::Corrupt,
     }
 }

@@ -158,8 +158,8 @@ impl<S: DataStorage> Start<S> {
         target: Target,
         limits: ReplayLimits,
     ) -> Result<Replayer<S>, ReplayError> {
-        let checkpoint = self.find_checkpoint(wal)?;
         self.check_history(wal)?;
+        let checkpoint = self.find_checkpoint(wal)?;
         let layout = ClusterLayout::new(&self.directory, self.dialect, &self.control.content);
         let state = self.control.content.state;
         if !matches!(
