@@ -86,10 +86,6 @@ fn redo_parts(data: &[u8]) -> Option<()> {
         if let Ok(Some(free)) = free_space(&context, &record, &block, action, &bytes) {
             assert!(free <= PAGE, "{free} bytes are free");
         }
-        if action == RedoAction::NeedsRedo && rmgr != RmgrId::XLOG {
-            let again = redo_block(&context, &record, &block, &mut bytes.clone());
-            assert!(block.will_init || again == Ok(RedoAction::Done));
-        }
         _ = consistency::mask(rmgr, &mut bytes, block.block, &context.dialect);
     }
     _ = effects(&context, &record, &mut look_at);
