@@ -76,7 +76,8 @@ pub fn ensure_same_data(expected: &Path, found: &Path) -> Result<usize> {
                 .zip(ours)
                 .position(|(their, our)| their != our)
             {
-                let bytes = |page: &[u8]| page.get(at..(at + 8).min(page.len())).map(<[u8]>::to_vec);
+                let bytes =
+                    |page: &[u8]| page.get(at..(at + 8).min(page.len())).map(<[u8]>::to_vec);
                 differences.push(format!(
                     "{} page {number} differs from byte {at} on: {:02x?}, expected {:02x?}",
                     name.display(),

@@ -47,12 +47,7 @@ impl RedoSeeds {
 }
 
 /// The bytes as `walstream::fuzzing::redo` takes them.
-fn input(
-    dialect: &Dialect,
-    record: &RedoRecord<'_>,
-    bytes: &[u8],
-    page: &[u8],
-) -> Option<Vec<u8>> {
+fn input(dialect: &Dialect, record: &RedoRecord<'_>, bytes: &[u8], page: &[u8]) -> Option<Vec<u8>> {
     let version = PgMajor::ALL
         .iter()
         .position(|major| *major == dialect.major)?;

@@ -66,7 +66,10 @@ impl Changed {
         let path = ours.join(&self.file);
         spoil(&path).context(name.to_owned())?;
         let stopped = self.scene.replay(&ours)?.run(LONG)?;
-        stopped.expect_failure(7, &["record Heap/", &self.file, "put ", "take a new base backup"])?;
+        stopped.expect_failure(
+            7,
+            &["record Heap/", &self.file, "put ", "take a new base backup"],
+        )?;
         let lsn: Lsn = stopped
             .stderr
             .split_once("record Heap/")
@@ -108,7 +111,10 @@ fn a_page_that_is_not_what_it_should_be_stops_replay() -> Result<()> {
         "{said}"
     );
     let said = changed.spoil("short", |path| {
-        Ok(fs::OpenOptions::new().write(true).open(path)?.set_len(3 * 8192 + 100)?)
+        Ok(fs::OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .set_len(3 * 8192 + 100)?)
     })?;
     ensure!(
         said.contains("block 3 of relation") && said.contains("does not exist: 3 whole blocks"),
@@ -129,7 +135,9 @@ fn a_page_that_is_not_what_it_should_be_stops_replay() -> Result<()> {
     let newer = changed.standby.join(&changed.file);
     let said = changed.spoil("newer", |path| {
         let newer = fs::read(newer)?;
-        change_block(path, 4, |page| page.copy_from_slice(&newer[4 * 8192..][..8192]))?;
+        change_block(path, 4, |page| {
+            page.copy_from_slice(&newer[4 * 8192..][..8192])
+        })?;
         // Of a time that WAL does not reach.
         change_block(path, 4, |page| {
             let mut page = Page::new(page).unwrap();
@@ -161,12 +169,19 @@ fn a_page_of_other_content_is_found_by_the_primarys_images() -> Result<()> {
     let stopped = check()?.run(LONG)?;
     stopped.expect_failure(
         7,
-        &["after record Heap/", "block 3 of relation", "from byte 8150 on"],
+        &[
+            "after record Heap/",
+            "block 3 of relation",
+            "from byte 8150 on",
+        ],
     )?;
     fs::copy(changed.paused.join(&changed.file), &path)?;
     changed.scene.places.own(&path)?;
     let whole = check()?.succeed(LONG)?;
-    ensure!(whole.json()?["pages_compared"].as_u64() > Some(4), "{whole}");
+    ensure!(
+        whole.json()?["pages_compared"].as_u64() > Some(4),
+        "{whole}"
+    );
     ensure_same_data(&changed.standby, &ours)?;
 
     // Without the option nobody looks, and the difference stays.

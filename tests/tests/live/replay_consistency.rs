@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use walstream_tests::data_directory::ensure_same_data;
-use walstream_tests::{Cluster, LONG, ReplayScene, StopMode, every_record};
+use walstream_tests::{Cluster, LONG, ReplayScene, StopMode};
 
 /// What each session does, round after round; `{s}` is the session's number, `{r}` the round's. Sessions get in each other's way, so a
 /// deadlock may end any of it.
@@ -110,12 +110,13 @@ fn storm(primary: &Cluster, time: Duration) -> Result<usize> {
 fn no_page_differs_after_a_storm_of_sessions() -> Result<()> {
     let primary = ReplayScene::options(15)?
         .set("wal_consistency_checking", "all")
+        .set("wal_keep_size", "4GB")
         .set("deadlock_timeout", "100ms")
         .set("max_prepared_transactions", "20")
         .start()?;
     primary.pgbench(&["-i", "-s", "1", "-q"])?;
     let mut scene = ReplayScene::new(primary)?;
-    let succeeded = storm(&scene.primary, Duration::from_secs(10))?;
+    let succeeded = storm(&scene.primary, Duration::from_secs(4))?;
     ensure!(succeeded > 50, "only {succeeded} statements");
     scene.primary.stop(StopMode::Fast)?;
     let target = format!("recovery_target_lsn={}", scene.end()?);
@@ -127,20 +128,5 @@ fn no_page_differs_after_a_storm_of_sessions() -> Result<()> {
     ensure!(compared > Some(20_000), "{checked}");
     println!("{succeeded} statements, {compared:?} pages compared");
     ensure_same_data(&standby, &ours)?;
-    Ok(())
-}
-
-#[test]
-fn no_page_differs_with_records_of_every_type() -> Result<()> {
-    let primary = ReplayScene::options(15)?
-        .set("wal_consistency_checking", "all")
-        .start()?;
-    let mut scene = ReplayScene::new(primary)?;
-    every_record::work(&mut scene.primary, 15)?;
-    let ours = scene.copy(&scene.backup, "ours")?;
-    let checked = scene.replay(&ours)?.arg("--check-consistency");
-    let checked = checked.succeed(LONG)?;
-    let compared = checked.json()?["pages_compared"].as_u64();
-    ensure!(compared > Some(20_000), "{checked}");
     Ok(())
 }

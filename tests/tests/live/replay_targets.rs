@@ -63,7 +63,9 @@ fn every_target_is_where_postgresql_ends() -> Result<()> {
         .query("SELECT transaction FROM pg_prepared_xacts")?;
     transaction(&scene)?;
     scene.primary.query("COMMIT PREPARED 'p'")?;
-    scene.primary.query("BEGIN; INSERT INTO t VALUES (-2); ROLLBACK")?;
+    scene
+        .primary
+        .query("BEGIN; INSERT INTO t VALUES (-2); ROLLBACK")?;
     for _ in 0..20 {
         transaction(&scene)?;
     }

@@ -31,7 +31,12 @@ fn load(server: &Cluster, from: u32) -> Result<()> {
 #[test]
 fn a_compressed_archive_is_replayed_up_to_its_partial_segment() -> Result<()> {
     let scene = small_segments()?;
-    for (kind, first) in [("lz4", 1), ("gzip", 10_001), ("zstd", 20_001), ("none", 30_001)] {
+    for (kind, first) in [
+        ("lz4", 1),
+        ("gzip", 10_001),
+        ("zstd", 20_001),
+        ("none", 30_001),
+    ] {
         let archive = Receivewal::ours()?;
         let conninfo = scene.primary.conninfo();
         // From the backup's start on, so that nothing of it is missing.
@@ -51,7 +56,9 @@ fn a_compressed_archive_is_replayed_up_to_its_partial_segment() -> Result<()> {
             .start()?;
         load(&scene.primary, first)?;
         // A standby writes its pages at the end only where it replayed a checkpoint since the backup.
-        scene.primary.query("CHECKPOINT; UPDATE t SET p = 'changed' WHERE a % 100 = 0")?;
+        scene
+            .primary
+            .query("CHECKPOINT; UPDATE t SET p = 'changed' WHERE a % 100 = 0")?;
         let target = scene.primary.current_lsn()?;
         scene.primary.query("CHECKPOINT")?;
         let sent = scene.primary.flush_lsn()?;
@@ -210,7 +217,12 @@ fn damaged_wal_stops_replay_at_the_record() -> Result<()> {
     scene.primary.stop(StopMode::Fast)?;
     let standby = standby_at_end(&scene)?;
     copied_wal(&mut scene)?;
-    let name = format!("{:08X}{:08X}{:08X}", 1, lsn.0 >> 32, (lsn.0 & 0xFFFF_FFFF) >> 20);
+    let name = format!(
+        "{:08X}{:08X}{:08X}",
+        1,
+        lsn.0 >> 32,
+        (lsn.0 & 0xFFFF_FFFF) >> 20
+    );
     let path = scene.wal.join(&name);
     let whole = fs::read(&path)?;
     let mut bytes = whole.clone();

@@ -345,7 +345,11 @@ impl fmt::Display for Absence<'_> {
         if self.0.is_empty {
             return f.write_str("was never written: it is all zeros");
         }
-        write!(f, "does not exist: {} whole blocks are there", self.0.blocks)
+        write!(
+            f,
+            "does not exist: {} whole blocks are there",
+            self.0.blocks
+        )
     }
 }
 

@@ -66,7 +66,11 @@ impl<S: DataStorage> RelationFiles<S> {
         Ok(files)
     }
 
-    pub(super) fn fill_segments_before(&mut self, id: ForkId, segment: u32) -> Result<(), FileError> {
+    pub(super) fn fill_segments_before(
+        &mut self,
+        id: ForkId,
+        segment: u32,
+    ) -> Result<(), FileError> {
         let segment_blocks = self.layout.segment_blocks;
         let disk_blocks = self.get_mut(id)?.disk_blocks;
         for before in disk_blocks / segment_blocks..segment {

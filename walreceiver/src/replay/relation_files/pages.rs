@@ -89,7 +89,11 @@ impl<S: DataStorage> RelationFiles<S> {
     }
 
     /// Cuts a fork to so many blocks. Segments that it no longer needs stay, empty, as the server leaves them.
-    pub(in super::super) fn truncate(&mut self, id: ForkId, blocks: BlockNumber) -> Result<(), FileError> {
+    pub(in super::super) fn truncate(
+        &mut self,
+        id: ForkId,
+        blocks: BlockNumber,
+    ) -> Result<(), FileError> {
         let fork = self.get_mut(id)?;
         let on_disk = fork.disk_blocks;
         fork.blocks = fork.blocks.min(blocks);
