@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use walstream::redo::consistency::first_difference;
 use walstream::storage::control::ControlFile;
 
 /// What two directories in the same state may differ in: WAL, what a running server keeps for itself, and what tells it what to do.
@@ -72,10 +71,18 @@ pub fn ensure_same_data(expected: &Path, found: &Path) -> Result<usize> {
             ));
         }
         for (number, (theirs, ours)) in theirs.chunks(8192).zip(ours.chunks(8192)).enumerate() {
-            if let Some(at) = first_difference(ours, theirs) {
+            if let Some(at) = theirs
+                .iter()
+                .zip(ours)
+                .position(|(their, our)| their != our)
+            {
+                let bytes =
+                    |page: &[u8]| page.get(at..(at + 8).min(page.len())).map(<[u8]>::to_vec);
                 differences.push(format!(
-                    "{} page {number} differs from byte {at} on",
-                    name.display()
+                    "{} page {number} differs from byte {at} on: {:02x?}, expected {:02x?}",
+                    name.display(),
+                    bytes(ours).unwrap_or_default(),
+                    bytes(theirs).unwrap_or_default()
                 ));
             }
         }

@@ -15,6 +15,8 @@ use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
 use walstream::wal::WalDecoder;
 use walstream::wal::record::BlockRef;
 
+use crate::redo_seeds::RedoSeeds;
+
 type PageName = (RelFileLocator, ForkNumber, BlockNumber);
 
 /// How a kind of record did.
@@ -41,6 +43,8 @@ pub struct RedoOracle {
     pages: HashMap<PageName, Vec<u8>>,
     /// By resource manager and operation.
     pub outcomes: BTreeMap<String, Outcome>,
+    /// Inputs for the fuzz target.
+    pub seeds: RedoSeeds,
 }
 
 impl RedoOracle {
@@ -51,6 +55,7 @@ impl RedoOracle {
             context,
             pages: HashMap::new(),
             outcomes: BTreeMap::new(),
+            seeds: RedoSeeds::default(),
         }
     }
 
@@ -63,8 +68,12 @@ impl RedoOracle {
         let mut feed = decoder.feed(wal);
         let mut count = 0;
         while let Ok(Some(record)) = feed.next_record() {
+            let bytes = record.bytes();
             let record = RedoRecord::parse(&record).context("a record")?;
-            self.redo(&record)?;
+            if record.body.block_refs().next().is_none() {
+                self.seeds.take(&self.context.dialect, &record, bytes, None);
+            }
+            self.redo(&record, bytes)?;
             let context = self.context;
             let mut applied = Ok(());
             let mut take = |effect| {
@@ -88,7 +97,7 @@ impl RedoOracle {
         self.outcomes.entry(name).or_default()
     }
 
-    fn redo(&mut self, record: &RedoRecord<'_>) -> Result<()> {
+    fn redo(&mut self, record: &RedoRecord<'_>, bytes: &[u8]) -> Result<()> {
         for block in record.body.block_refs() {
             let name = (block.locator, block.fork, block.block);
             let block_size = usize::try_from(self.context.dialect.block_size.bytes_u32())?;
@@ -104,6 +113,8 @@ impl RedoOracle {
                 }
                 continue;
             }
+            let seed = Some((block.id, page.as_slice()));
+            self.seeds.take(&self.context.dialect, record, bytes, seed);
             let done = redo::redo_block(&self.context, record, &block, &mut page);
             let compared = done
                 .map_err(anyhow::Error::from)

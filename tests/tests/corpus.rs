@@ -26,6 +26,7 @@ const TARGETS: &[(&str, &str, Target)] = &[
     ("walstream", "replication_command", walstream::fuzzing::replication_command),
     ("walstream", "decode", walstream::fuzzing::decode),
     ("walstream", "image", walstream::fuzzing::image),
+    ("walstream", "redo", walstream::fuzzing::redo),
     ("walstream", "encode", walstream::fuzzing::encode),
     ("walstream", "standby_names", walstream::fuzzing::standby_names),
     ("walsender", "hba_file", walsender::fuzzing::hba_file),

@@ -13,16 +13,16 @@ use walstream_tests::data_directory::control_file;
 use walstream_tests::wal_files::WalFiles;
 use walstream_tests::waldump::pg_waldump;
 use walstream_tests::{
-    Cluster, ClusterOptions, Finished, LONG, Mirror, Random, StopMode, ensure_same_content,
-    ensure_same_lines, wait_for, wait_until_it_serves,
+    Cluster, ClusterOptions, Finished, LONG, Mirror, Random, ReplayScene, StopMode,
+    ensure_same_content, ensure_same_lines, wait_for, wait_until_it_serves,
 };
 
-use crate::replay::{Scene, dump};
+use crate::replay::{dump, worked};
 
 #[test]
 fn postgresql_starts_with_nothing_to_recover() -> Result<()> {
-    let mut scene = Scene::new()?;
-    let wal = scene.wal();
+    let mut scene = worked(15, "300")?;
+    let wal = scene.wal.clone();
     let theirs = promoted_by_postgresql(&scene, &wal)?;
     let ours = scene.copy(&scene.backup, "ours")?;
     own_file(&scene, &ours.join("standby.signal"))?;
@@ -58,8 +58,8 @@ fn postgresql_starts_with_nothing_to_recover() -> Result<()> {
 
 #[test]
 fn a_torn_last_record_is_left_out() -> Result<()> {
-    let scene = Scene::new()?;
-    let wal = scene.copy(&scene.wal(), "torn")?;
+    let scene = worked(15, "300")?;
+    let wal = scene.copy(&scene.wal, "torn")?;
     let end = tear(&scene, &wal)?;
     let theirs = promoted_by_postgresql(&scene, &wal)?;
     let ours = scene.copy(&scene.backup, "ours")?;
@@ -110,7 +110,7 @@ fn an_activation_that_was_killed_is_gone_on_with() -> Result<()> {
 }
 
 /// Ends recovery by our program.
-fn promote(scene: &Scene, directory: &Path, wal: &Path) -> Result<Finished> {
+fn promote(scene: &ReplayScene, directory: &Path, wal: &Path) -> Result<Finished> {
     let program = scene.places.program("walreceiver")?;
     let promoted = program
         .args(["replay", "--json", "--target-action", "promote", "-D"])
@@ -126,7 +126,7 @@ fn promote(scene: &Scene, directory: &Path, wal: &Path) -> Result<Finished> {
 }
 
 /// What PostgreSQL's own promotion makes of a copy of the backup; it was stopped right after.
-fn promoted_by_postgresql(scene: &Scene, wal: &Path) -> Result<PathBuf> {
+fn promoted_by_postgresql(scene: &ReplayScene, wal: &Path) -> Result<PathBuf> {
     let theirs = scene.copy(&scene.backup, "theirs")?;
     own_file(scene, &theirs.join("recovery.signal"))?;
     let mut server = Cluster::on_directory(&scene.primary, &theirs)?;
@@ -149,7 +149,7 @@ fn promoted_by_postgresql(scene: &Scene, wal: &Path) -> Result<PathBuf> {
 }
 
 /// Checks that two promotions of the same backup with the same WAL say the same.
-fn ensure_same_promotion(scene: &Scene, theirs: &Path, ours: &Path) -> Result<()> {
+fn ensure_same_promotion(scene: &ReplayScene, theirs: &Path, ours: &Path) -> Result<()> {
     let (expected, found) = (control_file(theirs)?, control_file(ours)?);
     assert_eq!(found.state, DatabaseState::ShutDown);
     let mut checkpoint = found.checkpoint;
@@ -217,7 +217,7 @@ fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
 }
 
 /// A standby from the old primary's backup goes over to the new timeline, and follows.
-fn follow(scene: &Scene, server: &Cluster, wal: &Path) -> Result<()> {
+fn follow(scene: &ReplayScene, server: &Cluster, wal: &Path) -> Result<()> {
     let directory = scene.copy(&scene.backup, "follower")?;
     own_file(scene, &directory.join("standby.signal"))?;
     let mut standby = Cluster::on_directory(server, &directory)?;
@@ -245,7 +245,7 @@ fn follow(scene: &Scene, server: &Cluster, wal: &Path) -> Result<()> {
 }
 
 /// Cuts WAL within its last record that goes over a page's end, and gives where the record before it ends.
-fn tear(scene: &Scene, wal: &Path) -> Result<Lsn> {
+fn tear(scene: &ReplayScene, wal: &Path) -> Result<Lsn> {
     let files = WalFiles::of(&scene.primary)?;
     let dialect = files.dialect;
     let page = dialect.wal_page_size;
@@ -288,7 +288,7 @@ fn tear(scene: &Scene, wal: &Path) -> Result<Lsn> {
     Ok(end)
 }
 
-fn own_file(scene: &Scene, path: &Path) -> Result<()> {
+fn own_file(scene: &ReplayScene, path: &Path) -> Result<()> {
     std::fs::write(path, "")?;
     scene.places.own(path)
 }

@@ -1,5 +1,7 @@
 //! Every page that our redo makes is the server's, which logs each with its change (`wal_consistency_checking`).
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 use walstream::redo::RedoContext;
 use walstream_tests::every_record;
@@ -33,4 +35,24 @@ fn check(major: u32) -> Result<()> {
 #[test]
 fn postgresql_15() -> Result<()> {
     check(15)
+}
+
+#[test]
+#[ignore = "writes the seeds of the fuzz target, which are committed"]
+fn seeds_of_the_fuzz_target() -> Result<()> {
+    let settings = [("wal_consistency_checking", "")];
+    let cluster = every_record::run_with(15, &settings)?;
+    let wal = WalFiles::of(&cluster)?;
+    let mut oracle = RedoOracle::new(RedoContext {
+        dialect: wal.dialect,
+        logs_hints: true,
+    });
+    oracle.replay(wal.start, &wal.bytes)?;
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/redo");
+    std::fs::create_dir_all(&corpus)?;
+    for (name, input) in &oracle.seeds.inputs {
+        std::fs::write(corpus.join(name), input)?;
+    }
+    ensure!(oracle.seeds.inputs.len() > 100);
+    Ok(())
 }

@@ -2,136 +2,57 @@
 //! goes on from it.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use walstream::Lsn;
-use walstream::storage::control::DatabaseState;
-use walstream_tests::data_directory::{control_file, ensure_same_data};
+use walstream_tests::data_directory::ensure_same_data;
 use walstream_tests::{
-    Cluster, LONG, Program, Random, StopMode, Workdir, ensure_same_lines, every_record,
+    Cluster, LONG, Random, ReplayScene, StopMode, ensure_same_lines, every_record,
     wait_until_it_serves,
 };
 
 /// A primary that has done its work and is stopped, and a base backup from before.
-pub(crate) struct Scene {
-    pub(crate) primary: Cluster,
-    pub(crate) places: Workdir,
-    pub(crate) backup: PathBuf,
-    /// Where the primary's last record starts, its shutdown checkpoint.
-    end: Lsn,
+pub(crate) fn worked(major: u32, transactions: &str) -> Result<ReplayScene> {
+    let primary = ReplayScene::options(major)?.start()?;
+    primary.query("CREATE UNLOGGED TABLE unlogged AS SELECT generate_series(1, 1000) a")?;
+    let mut scene = ReplayScene::new(primary)?;
+    let primary = &mut scene.primary;
+    primary.pgbench(&["-i", "-s", "2", "-q"])?;
+    primary.pgbench(&["-c", "3", "-t", transactions])?;
+    // Without prepared transactions, as a logical slot would wait for their end.
+    every_record::work(primary, major)?;
+    primary.start()?;
+    primary.query("BEGIN; CREATE TABLE prepared (a int); PREPARE TRANSACTION 'old'")?;
+    primary.query("CHECKPOINT")?;
+    primary.query("BEGIN; CREATE TABLE prepared_too (a int); PREPARE TRANSACTION 'new'")?;
+    primary.pgbench(&["-c", "3", "-t", transactions])?;
+    primary.stop(StopMode::Fast)?;
+    Ok(scene)
 }
 
-impl Scene {
-    pub(crate) fn new() -> Result<Self> {
-        let places = Workdir::new()?;
-        let mut primary = every_record::options(15)?
-            .initdb_option("--data-checksums")
-            .start()?;
-        primary.query("CREATE UNLOGGED TABLE unlogged AS SELECT generate_series(1, 1000) a")?;
-        let backup = places.join("backup");
-        let target = backup.to_string_lossy().into_owned();
-        let conninfo = primary.conninfo();
-        let arguments = [
-            "-D",
-            &target,
-            "--no-sync",
-            "-c",
-            "fast",
-            "-X",
-            "stream",
-            "-d",
-            &conninfo,
-        ];
-        primary.run("pg_basebackup", &arguments)?;
-        primary.pgbench(&["-i", "-s", "2", "-q"])?;
-        primary.pgbench(&["-c", "3", "-t", "300"])?;
-        // Without prepared transactions, as a logical slot would wait for their end.
-        every_record::work(&mut primary, 15)?;
-        primary.start()?;
-        primary.query("BEGIN; CREATE TABLE prepared (a int); PREPARE TRANSACTION 'old'")?;
-        primary.query("CHECKPOINT")?;
-        primary.query("BEGIN; CREATE TABLE prepared_too (a int); PREPARE TRANSACTION 'new'")?;
-        primary.pgbench(&["-c", "3", "-t", "300"])?;
-        primary.stop(StopMode::Fast)?;
-        let end = control_file(primary.data_dir())?.checkpoint_lsn;
-        Ok(Self {
-            primary,
-            places,
-            backup,
-            end,
-        })
-    }
+/// What a standby makes of all that the primary did.
+pub(crate) fn standby_at_end(scene: &ReplayScene) -> Result<PathBuf> {
+    let target = format!("recovery_target_lsn={}", scene.end()?);
+    scene.standby("standby", &[&target])
+}
 
-    pub(crate) fn wal(&self) -> PathBuf {
-        self.primary.data_dir().join("pg_wal")
-    }
-
-    /// A copy of a data directory.
-    pub(crate) fn copy(&self, from: &Path, name: &str) -> Result<PathBuf> {
-        let copy = self.places.join(name);
-        let status = Command::new("cp").arg("-a").args([from, &copy]).status()?;
-        ensure!(status.success(), "cp: {status}");
-        Ok(copy)
-    }
-
-    fn replay(&self, directory: &Path) -> Result<Program> {
-        let program = self.places.program("walreceiver")?;
-        Ok(program
-            .args(["replay", "--json", "-D"])
-            .arg(directory)
-            .arg("--wal")
-            .arg(self.wal()))
-    }
-
-    /// What a standby makes of the same WAL. It shuts down by itself.
-    fn standby(&self) -> Result<PathBuf> {
-        let standby = self.copy(&self.backup, "standby")?;
-        let signal = standby.join("standby.signal");
-        std::fs::write(&signal, "")?;
-        self.places.own(&signal)?;
-        let program = self.primary.programs().program("postgres");
-        let restore = format!("restore_command=cp {}/%f %p", self.wal().display());
-        let sockets = format!("unix_socket_directories={}", self.places.path().display());
-        let target = format!("recovery_target_lsn={}", self.end);
-        let settings = [
-            "hot_standby=off",
-            "fsync=off",
-            "listen_addresses=",
-            "recovery_target_action=shutdown",
-            &restore,
-            &sockets,
-            &target,
-        ];
-        let mut server = self.places.external(&program).arg("-D").arg(&standby);
-        for setting in settings {
-            server = server.args(["-c", setting]);
-        }
-        let ended = server.run(LONG)?;
-        let state = control_file(&standby)?.state;
-        ensure!(state == DatabaseState::ShutDownInRecovery, "{ended}");
-        Ok(standby)
-    }
-
-    /// Lets PostgreSQL recover from what was replayed, on a new timeline.
-    fn activate(&self, directory: &Path) -> Result<Cluster> {
-        let signal = directory.join("recovery.signal");
-        std::fs::write(&signal, "")?;
-        self.places.own(&signal)?;
-        let mut server = Cluster::on_directory(&self.primary, directory)?;
-        let restore = format!("cp {}/%f %p", self.wal().display());
-        server.configure(&[("restore_command", restore.as_str())])?;
-        server.start()?;
-        wait_until_it_serves(&server)?;
-        Ok(server)
-    }
+/// Lets PostgreSQL recover from what was replayed, on a new timeline.
+pub(crate) fn activate(scene: &ReplayScene, directory: &Path) -> Result<Cluster> {
+    let signal = directory.join("recovery.signal");
+    std::fs::write(&signal, "")?;
+    scene.places.own(&signal)?;
+    let mut server = Cluster::on_directory(&scene.primary, directory)?;
+    let restore = format!("cp {}/%f %p", scene.wal.display());
+    server.configure(&[("restore_command", restore.as_str())])?;
+    server.start()?;
+    wait_until_it_serves(&server)?;
+    Ok(server)
 }
 
 #[test]
 fn a_replayed_directory_is_that_of_a_standby() -> Result<()> {
-    let mut scene = Scene::new()?;
-    let standby = scene.standby()?;
+    let mut scene = worked(15, "300")?;
+    let standby = standby_at_end(&scene)?;
 
     let ours = scene.copy(&scene.backup, "ours")?;
     let replayed = scene.replay(&ours)?.succeed(LONG)?;
@@ -157,7 +78,7 @@ fn a_replayed_directory_is_that_of_a_standby() -> Result<()> {
     let check = scene.places.external(&checksums).args(["--check", "-D"]);
     check.arg(&ours).succeed(LONG)?;
 
-    let server = scene.activate(&ours)?;
+    let server = activate(&scene, &ours)?;
     scene.primary.start()?;
     let prepared = "SELECT gid FROM pg_prepared_xacts ORDER BY 1";
     assert_eq!(server.query(prepared)?, "new\nold");
@@ -181,8 +102,8 @@ pub(crate) fn dump(server: &Cluster) -> Result<String> {
 
 #[test]
 fn a_killed_replay_resumes_to_the_same_state() -> Result<()> {
-    let scene = Scene::new()?;
-    let standby = scene.standby()?;
+    let scene = worked(15, "300")?;
+    let standby = standby_at_end(&scene)?;
     let mut random = Random::seeded();
     let ours = scene.copy(&scene.backup, "ours")?;
     for kill in 0..10 {

@@ -75,6 +75,7 @@ impl Scene {
                 restartpoint_interval: Duration::ZERO,
                 max_dirty_bytes: 0,
             },
+            check_consistency: false,
         };
         replay(storage.clone(), &job, &Cancel::new(false), &mut Silent)
     }

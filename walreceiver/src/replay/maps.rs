@@ -163,21 +163,15 @@ impl<S: DataStorage> Replayer<S> {
         change: impl FnOnce(Page<&mut [u8]>) -> Result<bool, PageFault>,
     ) -> Result<(), ReplayError> {
         let frame = self.map_page(locator, fork, block)?;
-        let damaged = |store: &mut Self| -> ReplayError {
-            let id = store.pages.files.find(locator, fork);
-            ReplayError::DamagedPage {
-                path: id
-                    .ok()
-                    .flatten()
-                    .map(|id| store.pages.files.path_of(id, block))
-                    .unwrap_or_default(),
-                block,
-                defect: PageDefect::Header,
-            }
+        let damaged = |store: &mut Self| -> Result<(), ReplayError> {
+            let id = store.pages.files.fork(locator, fork)?;
+            let page = store.pages.describe(id, block);
+            let defect = PageDefect::Header;
+            Err(ReplayError::DamagedPage { page, defect })
         };
         let bytes = self.pages.cache.bytes_mut(frame);
         let Ok(mut page) = Page::new(bytes) else {
-            return Err(damaged(self));
+            return damaged(self);
         };
         let was_new = page.is_new();
         if was_new {
@@ -191,7 +185,7 @@ impl<S: DataStorage> Replayer<S> {
                     self.pages.cache.bytes_mut(frame).fill(0);
                 }
             }
-            Err(_) => return Err(damaged(self)),
+            Err(_) => return damaged(self),
         }
         Ok(())
     }

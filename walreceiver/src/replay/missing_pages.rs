@@ -24,6 +24,8 @@ pub struct MissingPage {
     pub record: Lsn,
     /// The record's type, resource manager first.
     pub record_name: (&'static str, &'static str),
+    /// How many blocks the fork had then.
+    pub blocks: BlockNumber,
     /// Whether the block exists, but was never written.
     pub is_empty: bool,
 }
@@ -96,6 +98,7 @@ mod tests {
             block,
             record: Lsn(u64::from(1000 - block)),
             record_name: ("Heap", "INSERT"),
+            blocks: 0,
             is_empty: false,
         }
     }

@@ -12,6 +12,7 @@
 //! | `slru_files`, `prepared`, `origins`, `directories`, `unlogged` | other files |
 //! | `missing_pages`, `consistency` | what must be explained, and from where on the data is one moment's |
 //! | `restartpoint`, `control` | what is durable, and what `pg_control` says of it |
+//! | `page_check` | pages compared with the primary's, for those who doubt redo |
 //! | `counters` | what a checkpoint is made of |
 //! | `promotion`, `new_timeline`, `old_timeline` | the end of recovery |
 //! | `target`, `wal` | where replay ends, where WAL comes from |
@@ -39,6 +40,7 @@ mod old_timeline;
 pub mod options;
 mod origins;
 mod page_cache;
+mod page_check;
 mod page_store;
 mod prepared;
 mod progress;
@@ -72,10 +74,11 @@ pub use flushed_wal::{FlushedWal, Pending};
 pub use follow::{FollowJob, FollowObserver, FollowProgress, follow};
 pub use missing_pages::MissingPage;
 pub use old_timeline::finish_promotion;
+pub use page_check::PageDifference;
 pub use page_store::PageCounts;
 pub use progress::{Bar, ReplayObserver, Silent};
 pub use promotion::Promotion;
-pub use replay_error::{PageDefect, ReplayError};
+pub use replay_error::{FoundPage, PageDefect, ReplayError};
 pub use replayer::{ReplayCounts, ReplayLimits};
 pub use target::{Target, TargetAction, TargetPoint};
 
@@ -86,6 +89,7 @@ use crate::wal_sink::DiskStorage;
 use control::Control;
 use layout::ClusterLayout;
 use options::ReplayArgs;
+use page_check::PageCheck;
 use progress::{summary_json, summary_text};
 use replayer::Replayer;
 use start::Start;
@@ -110,6 +114,8 @@ pub struct ReplayJob {
     pub action: TargetAction,
     /// Memory, and how often everything is made durable.
     pub limits: ReplayLimits,
+    /// Compare each page with the image of it that a record carries (`wal_consistency_checking`), and stop where one differs.
+    pub check_consistency: bool,
 }
 
 /// What was done.
@@ -125,6 +131,8 @@ pub struct ReplayReport {
     pub counts: ReplayCounts,
     /// Pages read and written.
     pub pages: PageCounts,
+    /// Pages that were compared with the primary's; `None` when that was not asked for.
+    pub compared: Option<u64>,
     /// Transactions that are prepared.
     pub prepared: usize,
     /// What the cluster gives out next.
@@ -160,7 +168,11 @@ pub fn replay<S: DataStorage>(
         None => ArchiveLocation::Directory(job.directory.join("pg_wal")),
     };
     let wal = ReplayWal::open(&location, &start.control.content, job.timeline)?;
-    let replayer = start.begin(&wal, job.target.clone(), job.limits)?;
+    let has_exact_maps = start.has_exact_maps();
+    let mut replayer = start.begin(&wal, job.target.clone(), job.limits)?;
+    if job.check_consistency {
+        replayer.page_check = Some(PageCheck::new(dialect.block_size, has_exact_maps));
+    }
     let from = replayer.position.lsn;
     observer.began(from, wal.last_byte());
     let mut decoder = WalDecoder::new(dialect, from).expect_system_identifier(system_identifier);
@@ -245,6 +257,7 @@ pub fn replay<S: DataStorage>(
         target: job.target.clone(),
         counts: replayer.counts,
         pages: replayer.pages.counts,
+        compared: replayer.page_check.as_ref().map(|check| check.compared),
         prepared: replayer.prepared.len(),
         counters: replayer.counters,
         promotion,
@@ -319,6 +332,7 @@ async fn command(args: ReplayArgs) -> Result<(), ReplayError> {
             restartpoint_interval: args.restartpoint_interval,
             max_dirty_bytes: args.max_dirty,
         },
+        check_consistency: args.check_consistency,
     };
     let cancel = stop_on_signals()?;
     let is_silent = args.json || args.quiet;

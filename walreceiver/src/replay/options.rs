@@ -71,6 +71,11 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "SIZE", default_value = "64MB", value_parser = size)]
     pub max_dirty: u64,
 
+    /// Compare each page with the primary's, which WAL has beside changes when wal_consistency_checking is on there.
+    /// Stop at the first that differs.
+    #[arg(long)]
+    pub check_consistency: bool,
+
     /// Print what was done as a JSON object, and no progress.
     #[arg(long)]
     pub json: bool,

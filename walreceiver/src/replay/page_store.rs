@@ -14,7 +14,7 @@ use walstream::types::{BlockNumber, ForkNumber, Oid, RelFileLocator};
 use super::control::{Control, ReplayPosition};
 use super::page_cache::{FrameId, PageCache, PageKey};
 use super::relation_files::{ForkId, RelationFiles};
-use super::replay_error::{PageDefect, ReplayError};
+use super::replay_error::{FoundPage, PageDefect, ReplayError};
 use super::storage::DataStorage;
 
 /// Pages written by one call at most.
@@ -127,16 +127,29 @@ impl<S: DataStorage> PageStore<S> {
                 return Ok(Found::Page(frame));
             }
             self.cache.release(frame);
-            return Err(ReplayError::DamagedPage {
-                path: self.files.path_of(fork, block),
-                block,
-                defect,
-            });
+            let page = self.describe(fork, block);
+            return Err(ReplayError::DamagedPage { page, defect });
         }
         if page_use == PageUse::Change && is_new(self.cache.bytes(frame)) {
             return Ok(Found::Missing { is_empty: true });
         }
         Ok(Found::Page(frame))
+    }
+
+    /// What a page is called in an error.
+    pub(super) fn describe(&self, fork: ForkId, block: BlockNumber) -> FoundPage {
+        let nowhere = RelFileLocator {
+            tablespace: 0,
+            database: 0,
+            relation: 0,
+        };
+        let (locator, fork_number) = self.files.name(fork).unwrap_or((nowhere, ForkNumber::Main));
+        FoundPage {
+            path: self.files.path_of(fork, block),
+            locator,
+            fork: fork_number,
+            block,
+        }
     }
 
     /// What is wrong with a page as it was read.

@@ -72,6 +72,12 @@ fn bytes_per_second(report: &ReplayReport) -> f64 {
 }
 
 pub(super) fn summary_text(report: &ReplayReport) -> String {
+    let compared = match report.compared {
+        None => String::new(),
+        Some(0) => "; no record had a page to compare: set wal_consistency_checking on the primary"
+            .to_owned(),
+        Some(count) => format!("; {count} pages were compared, and all are the primary's"),
+    };
     let outcome = match &report.promotion {
         None => "the directory is that of a standby shut down there".to_owned(),
         Some(promotion) => format!(
@@ -82,7 +88,7 @@ pub(super) fn summary_text(report: &ReplayReport) -> String {
         ),
     };
     format!(
-        "replayed {} records from {} to {} (timeline {}) in {}, {:.0} MB/s: {} was reached; {outcome}",
+        "replayed {} records from {} to {} (timeline {}) in {}, {:.0} MB/s: {} was reached; {outcome}{compared}",
         report.counts.records,
         report.start,
         report.end.lsn,
@@ -110,6 +116,7 @@ pub(super) fn summary_json(report: &ReplayReport) -> Value {
         "pages_read": report.pages.read,
         "pages_written": report.pages.written,
         "pages_evicted": report.pages.evicted,
+        "pages_compared": report.compared,
         "prepared_transactions": report.prepared,
         "next_xid": report.counters.next_full_xid,
         "next_oid": report.counters.next_oid,

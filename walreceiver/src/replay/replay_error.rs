@@ -1,5 +1,6 @@
 //! [`ReplayError`]: why replay ended before it was done.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -8,12 +9,13 @@ use walstream::redo::RedoError;
 use walstream::storage::backup_label::BackupLabelError;
 use walstream::storage::control::{ControlError, DatabaseState};
 use walstream::storage::tablespace_map::TablespaceMapError;
-use walstream::types::BlockNumber;
+use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
 use walstream::wal::decode::DecodeError;
 use walstream::wal::encode::EncodeError;
 use walstream::{Lsn, SystemIdentifier, TimelineId};
 
 use super::missing_pages::MissingPage;
+use super::page_check::PageDifference;
 use crate::exit::Exit;
 use crate::mirror::durable::FileError;
 use crate::mirror::lock::LockError;
@@ -33,6 +35,31 @@ pub enum PageDefect {
     /// Its header.
     #[error("its header is none that a page has")]
     Header,
+}
+
+/// A page in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundPage {
+    /// The file.
+    pub path: PathBuf,
+    /// The relation.
+    pub locator: RelFileLocator,
+    /// The fork.
+    pub fork: ForkNumber,
+    /// The block in its relation.
+    pub block: BlockNumber,
+}
+
+impl fmt::Display for FoundPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fork = self.fork.name();
+        let path = self.path.display();
+        write!(
+            f,
+            "block {} of relation {} ({fork} fork, in \"{path}\")",
+            self.block, self.locator
+        )
+    }
 }
 
 /// Why replay cannot go on. Whatever it is, the data directory stays one that replay resumes on.
@@ -84,13 +111,13 @@ pub enum ReplayError {
     },
     /// The place of WAL cannot be read.
     #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    Archive(ArchiveError),
     /// A segment cannot be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
-    /// WAL is damaged.
-    #[error(transparent)]
-    Damage(#[from] Damage),
+    Read(ReadError),
+    /// WAL is damaged, or a segment of it is missing.
+    #[error("{}", WalDefect(.0))]
+    Damage(Damage),
     /// A record that is whole breaks a rule.
     #[error(
         "{0}; its checksum is right, so the server wrote it so: please report this with the record"
@@ -102,15 +129,33 @@ pub enum ReplayError {
     )]
     Redo(#[from] RedoError),
     /// A page that a record changes is damaged.
-    #[error("block {block} in \"{}\" is damaged: {defect}; restore that file from a backup, or take a new base backup", path.display())]
+    #[error("{page} is damaged: {defect}; put that file back as it was, or take a new base backup")]
     DamagedPage {
-        /// The file.
-        path: PathBuf,
-        /// The block in its relation.
-        block: BlockNumber,
+        /// The page.
+        page: FoundPage,
         /// What is wrong.
         defect: PageDefect,
     },
+    /// A page is ahead of the log, although the data is consistent.
+    #[error(
+        "{page} is too new: it was changed last by the record that ends at {page_lsn}, and this one ends at {record_end}; its file is of \
+         another time or cluster: put back the one that was there, or take a new base backup"
+    )]
+    PageTooNew {
+        /// The page.
+        page: FoundPage,
+        /// What it says that it was changed by last.
+        page_lsn: Lsn,
+        /// End of the record.
+        record_end: Lsn,
+    },
+    /// A page is not what the primary's is, after a record that says what it should be.
+    #[error(
+        "after record {}/{} at {} block {} of relation {} ({} fork) is not as on the primary: from byte {} on it has {:02x?}, the primary \
+         has {:02x?}; please report this with the record and those before it that change the block, and take a new base backup",
+        .0.record_name.0, .0.record_name.1, .0.record, .0.block, .0.locator, .0.fork.name(), .0.offset, .0.found, .0.expected
+    )]
+    PageDiffers(Box<PageDifference>),
     /// As the one before, with the record that was to be replayed.
     #[error("at record {}/{} at {lsn}: {source}", record.0, record.1)]
     AtRecord {
@@ -123,12 +168,14 @@ pub enum ReplayError {
     },
     /// A record changes a page that is not there, and nothing explains it.
     #[error(
-        "record {}/{} at {} changes relation {} fork {} block {}, which {}; {others} more such pages. Files of the data directory \
-         are missing or older than WAL: take a new base backup",
-        page.record_name.0, page.record_name.1, page.record, page.locator, page.fork.name(), page.block,
-        if page.is_empty { "was never written" } else { "does not exist" }
+        "record {}/{} at {} changes block {} of relation {} ({} fork, in \"{}\"), which {}; {others} more such pages. Files of the \
+         data directory are missing, cut short or older than WAL: put that file back as it was, or take a new base backup",
+        page.record_name.0, page.record_name.1, page.record, page.block, page.locator, page.fork.name(), path.display(),
+        Absence(page)
     )]
     MissingPage {
+        /// The file that should hold it.
+        path: PathBuf,
         /// The page and the record.
         page: MissingPage,
         /// How many more pages are missing.
@@ -146,7 +193,10 @@ pub enum ReplayError {
         state: DatabaseState,
     },
     /// WAL of another cluster.
-    #[error("WAL in \"{place}\" is of system {found}, the data directory of {expected}")]
+    #[error(
+        "\"{place}\" holds WAL of the cluster with system identifier {found}, the data directory is of {expected}: name the place of its \
+         own WAL with --wal"
+    )]
     WrongSystem {
         /// Where WAL is.
         place: String,
@@ -269,6 +319,91 @@ pub enum ReplayError {
     Run(String),
 }
 
+/// What is wrong with WAL. Reading on behind it, as `waldump` may, is no way out here.
+struct WalDefect<'a>(&'a Damage);
+
+impl fmt::Display for WalDefect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Damage::Bytes {
+                fault,
+                name,
+                offset,
+                valid_end,
+                evidence,
+            } => write!(
+                f,
+                "WAL is damaged at {}, in \"{name}\" at offset {offset}: {fault}; this is not its end: {evidence}. What lies before \
+                 {valid_end} was replayed: get an intact copy of this segment and run it again",
+                fault.lsn()
+            ),
+            Damage::Missing { name, lsn, later } => write!(
+                f,
+                "WAL segment {name} is missing, which must hold WAL from {lsn} on; {later} is there. What lies before was replayed: \
+                 get a copy of it, or name the place that has it with --wal, and run it again"
+            ),
+            Damage::Short { name, lsn, offset } => write!(
+                f,
+                "WAL segment \"{name}\" was cut short: it ends at {lsn}, offset {offset}, and its name says that it is complete. What \
+                 lies before was replayed: get an intact copy of it and run it again"
+            ),
+            body @ Damage::Body { .. } => body.fmt(f),
+        }
+    }
+}
+
+/// How a page is missing.
+struct Absence<'a>(&'a MissingPage);
+
+impl fmt::Display for Absence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty {
+            return f.write_str("was never written: it is all zeros");
+        }
+        write!(
+            f,
+            "does not exist: {} whole blocks are there",
+            self.0.blocks
+        )
+    }
+}
+
+impl From<ArchiveError> for ReplayError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::OtherSystem {
+                file,
+                found,
+                expected,
+                ..
+            } => Self::WrongSystem {
+                place: file,
+                found,
+                expected,
+            },
+            other => Self::Archive(other),
+        }
+    }
+}
+
+impl From<Damage> for ReplayError {
+    fn from(damage: Damage) -> Self {
+        Self::Damage(damage)
+    }
+}
+
+impl From<ReadError> for ReplayError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Segment {
+                source: source @ ArchiveError::OtherSystem { .. },
+                ..
+            } => source.into(),
+            other => Self::Read(other),
+        }
+    }
+}
+
 impl ReplayError {
     /// The exit code that the command ends with.
     #[must_use]
@@ -277,9 +412,12 @@ impl ReplayError {
             Self::Usage(_) | Self::Location(_) => Exit::Usage,
             Self::File(_) => Exit::LocalStorage,
             Self::Lock(error) => error.exit(),
-            Self::Archive(_)
-            | Self::Read(_)
+            Self::Archive(error) | Self::Read(ReadError::Segment { source: error, .. }) => {
+                archive_exit(error)
+            }
+            Self::Read(_)
             | Self::NoCheckpoint { .. }
+            | Self::Damage(Damage::Missing { .. })
             | Self::EndsBeforeConsistency { .. } => Exit::Unavailable,
             Self::Control { .. }
             | Self::BackupLabel { .. }
@@ -289,6 +427,8 @@ impl ReplayError {
             | Self::Record(_)
             | Self::Redo(_)
             | Self::DamagedPage { .. }
+            | Self::PageTooNew { .. }
+            | Self::PageDiffers(_)
             | Self::BackupCanceled { .. }
             | Self::FlushedWalGone { .. }
             | Self::MissingPage { .. } => Exit::Corrupt,
@@ -301,5 +441,18 @@ impl ReplayError {
             Self::TargetNotReached { .. } | Self::Encode(_) | Self::Run(_) => Exit::Failure,
             Self::Interrupted { .. } => Exit::Interrupted,
         }
+    }
+}
+
+const fn archive_exit(error: &ArchiveError) -> Exit {
+    match error {
+        ArchiveError::Io { .. } => Exit::LocalStorage,
+        ArchiveError::OtherSystem { .. } | ArchiveError::OtherSegmentSize { .. } => {
+            Exit::WrongSystem
+        }
+        ArchiveError::NoSegments { .. }
+        | ArchiveError::NoTimeline { .. }
+        | ArchiveError::Missing { .. } => Exit::Unavailable,
+        _ => Exit::Corrupt,
     }
 }

@@ -6,9 +6,11 @@
 use std::time::Instant;
 
 use walstream::redo::{
-    RedoAction, RedoContext, RedoError, RedoRecord, effects, free_space, makes_page, redo_block,
+    RedoAction, RedoContext, RedoError, RedoRecord, effects, free_space, ignores_block, makes_page,
+    redo_block,
 };
 use walstream::storage::checkpoint::CheckPoint;
+use walstream::storage::page::Page;
 use walstream::timeline::TimelineHistory;
 use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
 use walstream::wal::record::{BlockRef, Record};
@@ -17,9 +19,10 @@ use walstream::{Lsn, TimelineId};
 use super::consistency::{Consistency, Passed};
 use super::control::{Control, ReplayPosition};
 use super::counters::Counters;
-use super::layout::ClusterLayout;
+use super::layout::{ClusterLayout, segment_path};
 use super::missing_pages::{MissingPage, MissingPages};
 use super::origins::Origins;
+use super::page_check::{Compared, PageCheck, PageDifference};
 use super::page_store::{Found, PageStore, PageUse};
 use super::prepared::Prepared;
 use super::replay_error::ReplayError;
@@ -89,6 +92,8 @@ pub(super) struct Replayer<S: DataStorage> {
     pub(super) candidate: Option<RestartCandidate>,
     pub(super) last_restartpoint: Instant,
     pub(super) counts: ReplayCounts,
+    /// Compares pages with the primary's, if that is wanted.
+    pub(super) page_check: Option<PageCheck>,
     /// A checkpoint's record was replayed and may be made a restartpoint.
     pub(super) is_at_checkpoint: bool,
     /// The target was reached.
@@ -135,7 +140,9 @@ impl<S: DataStorage> Replayer<S> {
 
     fn at(&self, record: &RedoRecord<'_>, error: ReplayError) -> ReplayError {
         match error {
-            ReplayError::Redo(_) | ReplayError::MissingPage { .. } => error,
+            ReplayError::Redo(_)
+            | ReplayError::MissingPage { .. }
+            | ReplayError::PageDiffers(_) => error,
             other => ReplayError::AtRecord {
                 lsn: record.start_lsn,
                 record: self.record_name(record),
@@ -154,6 +161,9 @@ impl<S: DataStorage> Replayer<S> {
 
     /// Does to a block what the record does to it.
     fn block(&mut self, record: &RedoRecord<'_>, block: &BlockRef<'_>) -> Result<(), ReplayError> {
+        if ignores_block(record, block) {
+            return Ok(());
+        }
         let is_restored = block.image.is_some_and(|image| image.apply);
         let page_use = if block.will_init || is_restored {
             PageUse::Overwrite
@@ -173,12 +183,52 @@ impl<S: DataStorage> Replayer<S> {
         let frame = match found {
             Found::Page(frame) => frame,
             Found::Missing { is_empty } => {
-                return self.is_missing(record, (block.locator, block.fork, block.block), is_empty);
+                let name = (block.locator, block.fork, block.block);
+                return self.is_missing(record, name, self.pages.files.blocks(fork), is_empty);
             }
         };
         let page = self.pages.cache.bytes_mut(frame);
         let action = redo_block(&self.context, record, block, page)?;
         let free = free_space(&self.context, record, block, action, page)?;
+        let is_consistent = self.consistency.is_reached();
+        if action == RedoAction::Done && is_consistent {
+            // Once the data is consistent no page is ahead of the log.
+            let page_lsn = Page::new(&*page).map_or(Lsn::INVALID, |page| page.lsn());
+            if page_lsn > record.end_lsn {
+                return Err(ReplayError::PageTooNew {
+                    page: self.pages.describe(fork, block.block),
+                    page_lsn,
+                    record_end: record.end_lsn,
+                });
+            }
+        }
+        if let Some(check) = &mut self.page_check {
+            let compared = check
+                .compare(&self.context, record, block, page, is_consistent)
+                .map_err(|fault| RedoError {
+                    lsn: record.start_lsn,
+                    record: self.record_name(record),
+                    block: Some((block.locator, block.fork, block.block)),
+                    fault,
+                })?;
+            if let Compared::Differ {
+                offset,
+                found,
+                expected,
+            } = compared
+            {
+                return Err(ReplayError::PageDiffers(Box::new(PageDifference {
+                    locator: block.locator,
+                    fork: block.fork,
+                    block: block.block,
+                    record: record.start_lsn,
+                    record_name: self.record_name(record),
+                    offset,
+                    found,
+                    expected,
+                })));
+            }
+        }
         match action {
             RedoAction::Done => self.counts.done += 1,
             RedoAction::NeedsRedo => {
@@ -200,6 +250,7 @@ impl<S: DataStorage> Replayer<S> {
         &mut self,
         record: &RedoRecord<'_>,
         (locator, fork, block): (RelFileLocator, ForkNumber, BlockNumber),
+        blocks: BlockNumber,
         is_empty: bool,
     ) -> Result<(), ReplayError> {
         self.counts.missing += 1;
@@ -209,13 +260,23 @@ impl<S: DataStorage> Replayer<S> {
             block,
             record: record.start_lsn,
             record_name: self.record_name(record),
+            blocks,
             is_empty,
         };
         if self.consistency.is_reached() {
-            return Err(ReplayError::MissingPage { page, others: 0 });
+            return Err(self.missing_page(page, 0));
         }
         self.missing.remember(page);
         Ok(())
+    }
+
+    fn missing_page(&self, page: MissingPage, others: usize) -> ReplayError {
+        let first = self.layout.fork_path(page.locator, page.fork);
+        ReplayError::MissingPage {
+            path: segment_path(&first, page.block / self.layout.segment_blocks),
+            page,
+            others,
+        }
     }
 
     /// Carries out what the record does besides.
@@ -251,7 +312,7 @@ impl<S: DataStorage> Replayer<S> {
                 Passed::Consistent => {
                     if let Some(page) = self.missing.first() {
                         let others = self.missing.len() - 1;
-                        return Err(ReplayError::MissingPage { page, others });
+                        return Err(self.missing_page(page, others));
                     }
                     tracing::info!(lsn = %self.position.lsn, "consistent state reached");
                 }

@@ -128,6 +128,16 @@ impl<S: DataStorage> Start<S> {
         })
     }
 
+    /// Whether no replay that was killed can have written pages of visibility maps.
+    pub(super) fn has_exact_maps(&self) -> bool {
+        let state = self.control.content.state;
+        self.label.is_some()
+            || matches!(
+                state,
+                DatabaseState::ShutDown | DatabaseState::ShutDownInRecovery
+            )
+    }
+
     /// Where the checkpoint's record is, and its timeline.
     fn checkpoint_place(&self) -> (Lsn, TimelineId, Lsn) {
         let control = &self.control.content;
@@ -148,8 +158,8 @@ impl<S: DataStorage> Start<S> {
         target: Target,
         limits: ReplayLimits,
     ) -> Result<Replayer<S>, ReplayError> {
-        let checkpoint = self.find_checkpoint(wal)?;
         self.check_history(wal)?;
+        let checkpoint = self.find_checkpoint(wal)?;
         let layout = ClusterLayout::new(&self.directory, self.dialect, &self.control.content);
         let state = self.control.content.state;
         if !matches!(
@@ -230,6 +240,7 @@ impl<S: DataStorage> Start<S> {
             candidate: None,
             last_restartpoint: Instant::now(),
             counts: ReplayCounts::default(),
+            page_check: None,
             is_at_checkpoint: false,
             is_at_target: false,
             is_report_asked: false,

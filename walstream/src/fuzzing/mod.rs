@@ -15,6 +15,7 @@ mod decode;
 mod encode;
 mod names;
 mod protocol;
+mod redo;
 mod sync;
 mod wal_builder;
 
@@ -22,5 +23,6 @@ pub use decode::{decode, image};
 pub use encode::encode;
 pub use names::{backup_label, control, history, wal_file_name};
 pub use protocol::{base_backup, copy_message, message_frames, replication_command};
+pub use redo::redo;
 pub use sync::standby_names;
 pub use wal_builder::WalBuilder;

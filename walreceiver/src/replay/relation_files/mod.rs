@@ -10,8 +10,12 @@
 //! # Source
 //! `src/backend/storage/smgr/md.c`; `XLogReadBufferExtended` in `src/backend/access/transam/xlogutils.c`.
 
+mod durability;
+mod open_segments;
+mod pages;
+
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
@@ -255,103 +259,6 @@ impl<S: DataStorage> RelationFiles<S> {
         Ok(())
     }
 
-    /// Reads a block; zeros where the files do not hold it.
-    pub(super) fn read(
-        &mut self,
-        id: ForkId,
-        block: BlockNumber,
-        page: &mut [u8],
-    ) -> Result<(), FileError> {
-        let fork = self.get_mut(id)?;
-        if block >= fork.disk_blocks {
-            page.fill(0);
-            return Ok(());
-        }
-        let (segment, offset) = self.place(block);
-        self.open_segment(id, segment)?;
-        let Some((file, path)) = self.opened(id, segment) else {
-            return Err(no_fork());
-        };
-        let mut done = 0;
-        while let Some(rest) = page.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = offset + u64::try_from(done).unwrap_or(u64::MAX);
-            match self.storage.read_at(file, rest, at) {
-                Ok(0) => {
-                    rest.fill(0);
-                    return Ok(());
-                }
-                Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return Err(FileError::of("read", &segment_path(path, segment))(error));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes pages that follow each other and lie in one segment.
-    pub(super) fn write(
-        &mut self,
-        id: ForkId,
-        block: BlockNumber,
-        pages: &mut [IoSlice<'_>],
-    ) -> Result<(), FileError> {
-        let count = u32::try_from(pages.len()).unwrap_or(u32::MAX);
-        let (segment, mut offset) = self.place(block);
-        self.fill_segments_before(id, segment)?;
-        self.open_segment(id, segment)?;
-        let storage = self.storage.clone();
-        let fork = self.get_mut(id)?;
-        let path = &fork.path;
-        let Some((file, unsynced)) = fork
-            .segments
-            .get_mut(to_usize(segment))
-            .and_then(|segment| Some((segment.file.as_ref()?, &mut segment.unsynced)))
-        else {
-            return Err(no_fork());
-        };
-        *unsynced = true;
-        let mut left = pages;
-        while !left.is_empty() {
-            match storage.write_at(file, left, offset) {
-                Ok(0) => {
-                    let error = io::ErrorKind::WriteZero.into();
-                    return Err(FileError::of("write", &segment_path(path, segment))(error));
-                }
-                Ok(written) => {
-                    offset += u64::try_from(written).unwrap_or(u64::MAX);
-                    IoSlice::advance_slices(&mut left, written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return Err(FileError::of("write", &segment_path(path, segment))(error));
-                }
-            }
-        }
-        fork.disk_blocks = fork.disk_blocks.max(block.saturating_add(count));
-        Ok(())
-    }
-
-    /// Cuts a fork to so many blocks. Segments that it no longer needs stay, empty, as the server leaves them.
-    pub(super) fn truncate(&mut self, id: ForkId, blocks: BlockNumber) -> Result<(), FileError> {
-        let fork = self.get_mut(id)?;
-        let on_disk = fork.disk_blocks;
-        fork.blocks = fork.blocks.min(blocks);
-        fork.disk_blocks = fork.disk_blocks.min(blocks);
-        if on_disk <= blocks {
-            return Ok(());
-        }
-        let segment_blocks = self.layout.segment_blocks;
-        let last = (on_disk - 1) / segment_blocks;
-        // From the end, so that a crash in between leaves a shorter fork and no gap.
-        for segment in (blocks / segment_blocks..=last).rev() {
-            let start = segment.saturating_mul(segment_blocks);
-            self.set_segment_blocks(id, segment, blocks.saturating_sub(start))?;
-        }
-        Ok(())
-    }
-
     /// Removes all forks of a relation; what is not there is no error. Gives the ids that end.
     pub(super) fn remove(&mut self, locator: RelFileLocator) -> Result<(), FileError> {
         for fork in FORKS {
@@ -410,164 +317,11 @@ impl<S: DataStorage> RelationFiles<S> {
         }
     }
 
-    /// Gives files the lengths of their forks, without a sync.
-    pub(super) fn settle(&mut self) -> Result<(), FileError> {
-        for index in 0..self.forks.len() {
-            let id = ForkId(u32::try_from(index).unwrap_or(u32::MAX));
-            let Some(fork) = self.get(id).filter(|fork| fork.disk_blocks < fork.blocks) else {
-                continue;
-            };
-            let blocks = fork.blocks;
-            let segment_blocks = self.layout.segment_blocks;
-            let last = (blocks - 1) / segment_blocks;
-            self.fill_segments_before(id, last)?;
-            let start = last.saturating_mul(segment_blocks);
-            self.set_segment_blocks(id, last, blocks - start)?;
-            self.get_mut(id)?.disk_blocks = blocks;
-        }
-        Ok(())
-    }
-
-    /// Makes all files durable that were written, and the names that were made and removed. Gives the number of files.
-    pub(super) fn sync(&mut self) -> Result<u64, FileError> {
-        self.settle()?;
-        let mut files = 0;
-        for index in 0..self.forks.len() {
-            let id = ForkId(u32::try_from(index).unwrap_or(u32::MAX));
-            let segments = self.get(id).map_or(0, |fork| fork.segments.len());
-            for segment in 0..u32::try_from(segments).unwrap_or(u32::MAX) {
-                let is_unsynced = self
-                    .get(id)
-                    .and_then(|fork| fork.segments.get(to_usize(segment)))
-                    .is_some_and(|segment| segment.unsynced);
-                if !is_unsynced {
-                    continue;
-                }
-                self.open_segment(id, segment)?;
-                let Some((file, path)) = self.opened(id, segment) else {
-                    return Err(no_fork());
-                };
-                self.storage
-                    .sync_data(file)
-                    .map_err(FileError::of("sync", &segment_path(path, segment)))?;
-                files += 1;
-                if let Some(segment) = self.get_mut(id)?.segments.get_mut(to_usize(segment)) {
-                    segment.unsynced = false;
-                }
-            }
-        }
-        for directory in std::mem::take(&mut self.unsynced_directories) {
-            match self.storage.sync_directory(&directory) {
-                // A database that was dropped.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                synced => synced.map_err(FileError::of("sync", &directory))?,
-            }
-        }
-        Ok(files)
-    }
-
     fn place(&self, block: BlockNumber) -> (u32, u64) {
         let segment = block / self.layout.segment_blocks;
         let within = u64::from(block % self.layout.segment_blocks);
         let size = u64::try_from(self.layout.block_size).unwrap_or(u64::MAX);
         (segment, within * size)
-    }
-
-    fn fill_segments_before(&mut self, id: ForkId, segment: u32) -> Result<(), FileError> {
-        let segment_blocks = self.layout.segment_blocks;
-        let disk_blocks = self.get_mut(id)?.disk_blocks;
-        for before in disk_blocks / segment_blocks..segment {
-            self.set_segment_blocks(id, before, segment_blocks)?;
-            self.get_mut(id)?.disk_blocks = (before + 1).saturating_mul(segment_blocks);
-        }
-        Ok(())
-    }
-
-    fn set_segment_blocks(
-        &mut self,
-        id: ForkId,
-        segment: u32,
-        blocks: BlockNumber,
-    ) -> Result<(), FileError> {
-        self.open_segment(id, segment)?;
-        let size = u64::from(blocks) * u64::try_from(self.layout.block_size).unwrap_or(u64::MAX);
-        let Some((file, path)) = self.opened(id, segment) else {
-            return Err(no_fork());
-        };
-        self.storage
-            .set_size(file, size)
-            .map_err(FileError::of("resize", &segment_path(path, segment)))?;
-        if let Some(segment) = self.get_mut(id)?.segments.get_mut(to_usize(segment)) {
-            segment.unsynced = true;
-        }
-        Ok(())
-    }
-
-    fn opened(&self, id: ForkId, segment: u32) -> Option<(&S::File, &Path)> {
-        let fork = self.get(id)?;
-        let file = fork.segments.get(to_usize(segment))?.file.as_ref()?;
-        Some((file, &fork.path))
-    }
-
-    /// Opens a segment, which is made if it does not exist.
-    fn open_segment(&mut self, id: ForkId, segment: u32) -> Result<(), FileError> {
-        let index = to_usize(segment);
-        let fork = self.get_mut(id)?;
-        if let Some(known) = fork.segments.get_mut(index)
-            && known.file.is_some()
-        {
-            known.used = true;
-            return Ok(());
-        }
-        let path = segment_path(&fork.path, segment);
-        let file = match self.storage.open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.directory_changed(&path);
-                self.storage
-                    .create(&path)
-                    .map_err(FileError::of("create", &path))?
-            }
-            opened => opened.map_err(FileError::of("open", &path))?,
-        };
-        self.make_room();
-        let fork = self.get_mut(id)?;
-        if fork.segments.len() <= index {
-            fork.segments.resize_with(index + 1, Segment::default);
-        }
-        if let Some(known) = fork.segments.get_mut(index) {
-            known.file = Some(file);
-            known.used = true;
-        }
-        self.open.push((id, segment));
-        Ok(())
-    }
-
-    /// Closes files that were not used lately, until one more may be open.
-    fn make_room(&mut self) {
-        while self.open.len() >= self.open_limit {
-            if self.hand >= self.open.len() {
-                self.hand = 0;
-            }
-            let Some((id, segment)) = self.open.get(self.hand).copied() else {
-                return;
-            };
-            let known = self
-                .slot(id)
-                .and_then(Option::as_mut)
-                .and_then(|fork| fork.segments.get_mut(to_usize(segment)));
-            match known {
-                Some(known) if known.used => {
-                    known.used = false;
-                    self.hand += 1;
-                }
-                known => {
-                    if let Some(known) = known {
-                        known.file = None;
-                    }
-                    self.open.swap_remove(self.hand);
-                }
-            }
-        }
     }
 }
 
