@@ -202,7 +202,13 @@ impl Scene {
             command_in(&self.place, &self.place.program_path("walreceiver")?);
         command.arg("replay").arg("-D").arg(&directory);
         command.arg("--wal").arg(self.place.join("wal"));
-        command.args(["--target-lsn", &self.end()?.to_string(), "--quiet"]);
+        command.args([
+            "--target-lsn",
+            &self.end()?.to_string(),
+            "--quiet",
+            "--log-level",
+            "warn",
+        ]);
         run(command.args(options).stdout(Stdio::null()))
     }
 }
