@@ -1,7 +1,7 @@
 //! The corpus: WAL that a real server wrote, of schema changes of every kind, loads, index builds and `pgbench`.
 //!
-//! It is made once and kept below Cargo's target directory, as the data directory of a server that was stopped. What is
-//! in it is a function of [`CorpusSize`], `corpus/round.sql` and the server's version; another hash of these makes
+//! It is made once and kept below Cargo's target directory, as the data directory of a server that was stopped. Beside it lies
+//! a base backup that was taken before all of this, for those who replay it. What is in it is a function of [`CorpusSize`], `corpus/round.sql` and the server's version; another hash of these makes
 //! another corpus. Checkpoints are frequent, so that most bytes are page images.
 
 use std::fs::{self, File};
@@ -14,14 +14,15 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{Advice, fadvise};
 use walreceiver::demo::local_postgres::Listen;
 use walreceiver::demo::local_postgres_clients::checked;
-use walstream::ReadBuffer;
+use walstream::{Lsn, ReadBuffer};
+use walstream_tests::data_directory::control_file;
 use walstream_tests::{
     Cluster, ClusterOptions, LocalPostgres, PostgresPrograms, ServerUser, StopMode,
     build_directory, server_version,
 };
 
 /// Changed whenever the code below makes other WAL than before.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The server that writes it.
 const MAJOR: u32 = 15;
 const ROUND: &str = include_str!("corpus/round.sql");
@@ -73,6 +74,7 @@ impl CorpusSize {
 #[derive(Debug)]
 pub struct Corpus {
     directory: PathBuf,
+    base: PathBuf,
     segments: Vec<PathBuf>,
 }
 
@@ -93,8 +95,10 @@ impl Corpus {
         let directory = parent.join(format!("{}-{:016x}", size.segments, hasher.finish()));
         let lock = File::create(directory.with_extension("lock"))?;
         lock.lock()?;
+        let base = directory.with_extension("base");
+        // The base backup is there when the directory is: it is put in its place first.
         if !directory.exists() {
-            make(size, &programs, &directory)?;
+            make(size, &programs, &directory, &base)?;
         }
         let wal = directory.join("pg_wal");
         let mut segments: Vec<PathBuf> = fs::read_dir(&wal)?
@@ -112,6 +116,7 @@ impl Corpus {
         );
         Ok(Self {
             directory,
+            base,
             segments,
         })
     }
@@ -120,6 +125,22 @@ impl Corpus {
     #[must_use]
     pub fn segments(&self) -> &[PathBuf] {
         &self.segments
+    }
+
+    /// Where the last record of all its WAL starts: the checkpoint that the server took when it was stopped.
+    ///
+    /// # Errors
+    /// When `pg_control` cannot be read.
+    pub fn last_checkpoint(&self) -> Result<Lsn> {
+        Ok(control_file(&self.directory)?.checkpoint_lsn)
+    }
+
+    /// Makes a directory of this name from the base backup, that lacks all WAL.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn copy_base(&self, to: &Path) -> Result<()> {
+        copy(&self.base, to)
     }
 
     /// The directory with the segments.
@@ -198,7 +219,12 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn make(size: CorpusSize, programs: &PostgresPrograms, directory: &Path) -> Result<()> {
+fn make(
+    size: CorpusSize,
+    programs: &PostgresPrograms,
+    directory: &Path,
+    base: &Path,
+) -> Result<()> {
     eprintln!(
         "making a corpus of {} segments, kept for the next time",
         size.segments
@@ -208,6 +234,23 @@ fn make(size: CorpusSize, programs: &PostgresPrograms, directory: &Path) -> Resu
         options = options.set(name, value);
     }
     let mut cluster = options.start()?;
+    let backup = cluster.scratch().join("base");
+    let (target, conninfo) = (backup.to_string_lossy(), cluster.conninfo());
+    cluster.run(
+        "pg_basebackup",
+        &[
+            "-D",
+            &target,
+            "--no-sync",
+            "--no-manifest",
+            "-c",
+            "fast",
+            "-X",
+            "none",
+            "-d",
+            &conninfo,
+        ],
+    )?;
     fill(&cluster, size)?;
     let stats = cluster.query(
         "SELECT format('%s records, %s bytes each on average, %s page images', wal_records,
@@ -216,12 +259,16 @@ fn make(size: CorpusSize, programs: &PostgresPrograms, directory: &Path) -> Resu
     eprintln!("{stats}");
     cluster.stop(StopMode::Fast)?;
     let unfinished = directory.with_extension("new");
-    match fs::remove_dir_all(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
+    for (from, to) in [(backup.as_path(), base), (cluster.data_dir(), directory)] {
+        for old in [&unfinished, to] {
+            match fs::remove_dir_all(old) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        copy(from, &unfinished)?;
+        fs::rename(&unfinished, to)?;
     }
-    copy(cluster.data_dir(), &unfinished)?;
-    fs::rename(&unfinished, directory)?;
     Ok(())
 }
 

@@ -22,7 +22,8 @@ pub struct Measured {
     pub user_s: f64,
     /// CPU time in the kernel, in seconds.
     pub system_s: f64,
-    /// Resident memory at its greatest, in bytes: the file pages that it maps count too.
+    /// Resident memory at its greatest, in bytes: the file pages that it maps count too. Of a program with children, that of
+    /// the largest process: what they share counts once, what the others have for themselves does not.
     pub peak_rss: u64,
     /// How much more of it there was in the last quarter of the run than in the second, in bytes: near 0 when memory is
     /// flat.
@@ -68,9 +69,9 @@ impl Measuring {
             .spawn()
             .with_context(|| format!("cannot run {command:?}"))?;
         let stop = Arc::new(AtomicBool::new(false));
-        let status = format!("/proc/{}/status", child.id());
+        let process = child.id();
         let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || watch_memory(&status, &stopped));
+        let thread = thread::spawn(move || watch_memory(process, &stopped));
         Ok(Self {
             child: Some(child),
             started,
@@ -142,24 +143,36 @@ impl Memory {
 }
 
 /// What `wait4` says about memory includes what the parent had when it made the child; the child's own peak is here.
-fn watch_memory(status: &str, stop: &AtomicBool) -> Memory {
+fn watch_memory(process: u32, stop: &AtomicBool) -> Memory {
     let mut memory = Memory::default();
+    let children = format!("/proc/{process}/task/{process}/children");
     while !stop.load(Ordering::Relaxed) {
         // Nothing is there once it has ended.
-        let Ok(text) = fs::read_to_string(status) else {
+        let Ok(text) = fs::read_to_string(format!("/proc/{process}/status")) else {
             break;
         };
-        let kilobytes = |name: &str| -> Option<u64> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        if let (Some(peak), Some(now)) = (kilobytes("VmHWM:"), kilobytes("VmRSS:")) {
-            memory.peak = memory.peak.max(peak << 10);
-            memory.samples.push(now << 10);
+        if let (Some(peak), Some(now)) = (bytes(&text, "VmHWM:"), bytes(&text, "VmRSS:")) {
+            memory.peak = memory.peak.max(peak);
+            memory.samples.push(now);
+        }
+        for child in fs::read_to_string(&children)
+            .unwrap_or_default()
+            .split_whitespace()
+        {
+            let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+            let peak = bytes(&status, "VmHWM:").unwrap_or(0);
+            memory.peak = memory.peak.max(peak);
         }
         thread::sleep(SAMPLE);
     }
     memory
+}
+
+/// A size in a process's `status`, where it is in kB.
+fn bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes << 10)
 }
 
 #[cfg(test)]

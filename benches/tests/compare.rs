@@ -78,11 +78,24 @@ fn sync() -> Result<()> {
 }
 
 #[test]
+fn replay() -> Result<()> {
+    tiny(
+        "replay",
+        &[
+            "PostgreSQL's recovery",
+            "walreceiver replay",
+            "speed of replay by CPU time",
+            "memory of replay",
+        ],
+    )
+}
+
+#[test]
 fn help_names_every_comparison() -> Result<()> {
     let output = compare(&["--help"])?;
     let help = String::from_utf8_lossy(&output.stdout);
     for name in [
-        "stats", "text", "receive", "sender", "sync", "--check", "--rounds", "--tiny",
+        "stats", "text", "receive", "sender", "sync", "replay", "--check", "--rounds", "--tiny",
     ] {
         ensure!(help.contains(name), "no \"{name}\" in {help}");
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 use walreceiver::demo::orphan_guard::{OrphanGuard, kill_inside};
-use walreceiver::demo::scratch_dir::{private_dir, scratch_dir};
+use walreceiver::demo::scratch_dir::{private_dir, scratch_dir, scratch_dir_in};
 use walreceiver::demo::server_user::ServerUser;
 
 use crate::binaries::binary;
@@ -32,6 +32,20 @@ impl Workdir {
     pub fn new() -> Result<Self> {
         let user = server_user()?;
         let directory = scratch_dir(&user)?;
+        Self::of(directory, user)
+    }
+
+    /// Makes one in `parent`, such as a file system in memory.
+    ///
+    /// # Errors
+    /// As [`Workdir::new`].
+    pub fn new_in(parent: &Path) -> Result<Self> {
+        let user = server_user()?;
+        let directory = scratch_dir_in(parent, &user)?;
+        Self::of(directory, user)
+    }
+
+    fn of(directory: TempDir, user: ServerUser) -> Result<Self> {
         let guard = OrphanGuard::start(directory.path(), &[])?;
         Ok(Self {
             _guard: guard,

@@ -40,6 +40,8 @@ enum Comparison {
     Sender,
     /// Throughput of commits that wait for a synchronous standby
     Sync,
+    /// PostgreSQL's recovery against walreceiver replay, 2 GB in memory
+    Replay,
 }
 
 impl Comparison {
@@ -50,6 +52,7 @@ impl Comparison {
             Self::Receive => compare::receive::compare(effort),
             Self::Sender => compare::sender::compare(effort),
             Self::Sync => compare::sync::compare(effort),
+            Self::Replay => compare::replay::compare(effort),
         }
     }
 }

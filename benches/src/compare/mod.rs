@@ -2,6 +2,7 @@
 //! that the machine's moods meet both. A ratio is taken within each round; its median and spread are shown.
 
 pub mod receive;
+pub mod replay;
 pub mod sender;
 pub mod stats;
 pub mod sync;

@@ -28,11 +28,19 @@ pub fn scratch_dir(user: &ServerUser) -> Result<TempDir, LocalPostgresError> {
     if !reachable(&parent) {
         parent = PathBuf::from("/tmp");
     }
+    scratch_dir_in(&parent, user)
+}
+
+/// A directory in `parent` that the server's user owns.
+///
+/// # Errors
+/// When it cannot be made or given away.
+pub fn scratch_dir_in(parent: &Path, user: &ServerUser) -> Result<TempDir, LocalPostgresError> {
     let made = tempfile::Builder::new()
         .prefix("walstream-")
-        .tempdir_in(&parent);
+        .tempdir_in(parent);
     let scratch =
-        made.map_err(|source| LocalPostgresError::io("make a directory in", &parent, source))?;
+        made.map_err(|source| LocalPostgresError::io("make a directory in", parent, source))?;
     user.own(scratch.path())
         .map_err(|source| LocalPostgresError::io("own", scratch.path(), source))?;
     Ok(scratch)

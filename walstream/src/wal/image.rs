@@ -248,12 +248,13 @@ impl<'a> Image<'a> {
         let hole_start = usize::from(self.hole_offset);
         let hole_end = hole_start + usize::from(self.hole_length);
         let stored = expected.saturating_sub(usize::from(self.hole_length));
+        let Some(compression) = self.compression else {
+            return self.copy_into(page, hole_start..hole_end).ok_or(wrong_size);
+        };
         let packed = page.get_mut(..stored).ok_or(wrong_size)?;
-        match self.compression {
-            None if packed.len() == self.bytes.len() => packed.copy_from_slice(self.bytes),
-            None => return Err(wrong_size),
-            Some(ImageCompression::Pglz) => pglz::decompress(self.bytes, packed)?,
-            Some(compression) => self.decompress(compression, packed)?,
+        match compression {
+            ImageCompression::Pglz => pglz::decompress(self.bytes, packed)?,
+            compression => self.decompress(compression, packed)?,
         }
         if hole_end > hole_start {
             page.copy_within(hole_start..stored, hole_end);
@@ -262,6 +263,19 @@ impl<'a> Image<'a> {
                 .fill(0);
         }
         Ok(())
+    }
+
+    /// Copies what is before the hole and what is behind it to where they belong.
+    fn copy_into(&self, page: &mut [u8], hole: Range<usize>) -> Option<()> {
+        let (before, behind) = self.bytes.split_at_checked(hole.start)?;
+        page.get_mut(..hole.start)?.copy_from_slice(before);
+        let rest = page.get_mut(hole.end..)?;
+        if rest.len() != behind.len() {
+            return None;
+        }
+        rest.copy_from_slice(behind);
+        page.get_mut(hole)?.fill(0);
+        Some(())
     }
 
     #[cfg(feature = "compression")]

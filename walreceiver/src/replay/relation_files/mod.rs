@@ -44,8 +44,9 @@ pub(super) struct RelationFiles<S: DataStorage> {
     forks: Vec<Option<Fork<S::File>>>,
     free: Vec<ForkId>,
     by_name: HashMap<(RelFileLocator, ForkNumber), ForkId, KeyHashing>,
-    /// The fork asked for last: records come in runs of one relation.
-    last: Option<(RelFileLocator, ForkNumber, ForkId)>,
+    /// Forks asked for lately, each in the place that its relation's number gives it: a transaction changes few tables and their
+    /// indexes, in turn.
+    recent: Box<[Option<(RelFileLocator, ForkNumber, ForkId)>; RECENT]>,
     /// Segments that are open, in the order in which the hand goes round.
     open: Vec<(ForkId, u32)>,
     hand: usize,
@@ -85,6 +86,16 @@ impl<F> Default for Segment<F> {
     }
 }
 
+/// Number of forks of which no hash has to be taken: 8 kB of memory.
+const RECENT: usize = 256;
+
+/// Where in them a fork is kept, if it is.
+fn recent_place(locator: RelFileLocator, fork: ForkNumber) -> usize {
+    // Maps change along with their heaps, and relations that were made together have numbers that follow each other.
+    let relation = to_usize(locator.relation).wrapping_add(to_usize(locator.database) << 4);
+    (relation ^ usize::from(fork.number()) << 6) % RECENT
+}
+
 /// An id that is not in use: our own mistake.
 fn no_fork() -> FileError {
     FileError {
@@ -102,7 +113,7 @@ impl<S: DataStorage> RelationFiles<S> {
             forks: Vec::new(),
             free: Vec::new(),
             by_name: HashMap::default(),
-            last: None,
+            recent: Box::new([None; RECENT]),
             open: Vec::new(),
             hand: 0,
             open_limit: open_limit.max(1),
@@ -146,14 +157,14 @@ impl<S: DataStorage> RelationFiles<S> {
         locator: RelFileLocator,
         fork: ForkNumber,
     ) -> Result<Option<ForkId>, FileError> {
-        if let Some((last, last_fork, id)) = self.last
-            && last == locator
-            && last_fork == fork
+        if let Some(Some((recent, recent_fork, id))) = self.recent.get(recent_place(locator, fork))
+            && *recent == locator
+            && *recent_fork == fork
         {
-            return Ok(Some(id));
+            return Ok(Some(*id));
         }
         if let Some(id) = self.by_name.get(&(locator, fork)).copied() {
-            self.last = Some((locator, fork, id));
+            self.keep_recent(locator, fork, id);
             return Ok(Some(id));
         }
         let path = self.layout.fork_path(locator, fork);
@@ -216,10 +227,16 @@ impl<S: DataStorage> RelationFiles<S> {
         };
         *self.slot(id).ok_or_else(no_fork)? = Some(entry);
         self.by_name.insert((locator, fork), id);
-        self.last = Some((locator, fork, id));
+        self.keep_recent(locator, fork, id);
         self.make_room();
         self.open.push((id, 0));
         Ok(id)
+    }
+
+    fn keep_recent(&mut self, locator: RelFileLocator, fork: ForkNumber, id: ForkId) {
+        if let Some(place) = self.recent.get_mut(recent_place(locator, fork)) {
+            *place = Some((locator, fork, id));
+        }
     }
 
     fn slot(&mut self, id: ForkId) -> Option<&mut Option<Fork<S::File>>> {
@@ -298,7 +315,11 @@ impl<S: DataStorage> RelationFiles<S> {
             self.free.push(id);
         }
         self.open.retain(|(open, _)| *open != id);
-        self.last = None;
+        for place in self.recent.iter_mut() {
+            if place.is_some_and(|(_, _, recent)| recent == id) {
+                *place = None;
+            }
+        }
     }
 
     /// The ids of a relation's forks that were used.
