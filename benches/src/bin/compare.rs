@@ -40,6 +40,10 @@ enum Comparison {
     Sender,
     /// Throughput of commits that wait for a synchronous standby
     Sync,
+    /// 1 and 50 followers of a hub (walreceiver run --serve) and of a PostgreSQL standby: CPU time, reads, memory
+    Followers,
+    /// Time from a commit's flush to its WAL at a standby's socket, by sender, idle and under load
+    Delay,
 }
 
 impl Comparison {
@@ -50,6 +54,8 @@ impl Comparison {
             Self::Receive => compare::receive::compare(effort),
             Self::Sender => compare::sender::compare(effort),
             Self::Sync => compare::sync::compare(effort),
+            Self::Followers => compare::followers::compare(effort),
+            Self::Delay => compare::delay::compare(effort),
         }
     }
 }
