@@ -91,11 +91,46 @@ fn replay() -> Result<()> {
 }
 
 #[test]
+fn followers() -> Result<()> {
+    tiny(
+        "followers",
+        &[
+            "walreceiver run --serve, 50 followers",
+            "PostgreSQL standby, 50 followers",
+            "memory per follower in kB is",
+        ],
+    )
+}
+
+#[test]
+fn delay() -> Result<()> {
+    tiny(
+        "delay",
+        &[
+            "PostgreSQL standby",
+            "walsender serve --data-dir",
+            "walreceiver run --serve",
+            "walsender::writer",
+        ],
+    )
+}
+
+#[test]
 fn help_names_every_comparison() -> Result<()> {
     let output = compare(&["--help"])?;
     let help = String::from_utf8_lossy(&output.stdout);
     for name in [
-        "stats", "text", "receive", "sender", "sync", "replay", "--check", "--rounds", "--tiny",
+        "stats",
+        "text",
+        "receive",
+        "sender",
+        "sync",
+        "replay",
+        "followers",
+        "delay",
+        "--check",
+        "--rounds",
+        "--tiny",
     ] {
         ensure!(help.contains(name), "no \"{name}\" in {help}");
     }

@@ -42,6 +42,10 @@ enum Comparison {
     Sync,
     /// PostgreSQL's recovery against walreceiver replay, 2 GB in memory
     Replay,
+    /// 1 and 50 followers of a hub (walreceiver run --serve) and of a PostgreSQL standby: CPU time, reads, memory
+    Followers,
+    /// Time from a commit's flush to its WAL at a standby's socket, by sender, idle and under load
+    Delay,
 }
 
 impl Comparison {
@@ -53,6 +57,8 @@ impl Comparison {
             Self::Sender => compare::sender::compare(effort),
             Self::Sync => compare::sync::compare(effort),
             Self::Replay => compare::replay::compare(effort),
+            Self::Followers => compare::followers::compare(effort),
+            Self::Delay => compare::delay::compare(effort),
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Comparisons of our programs with PostgreSQL's, each in one run: both work on the same input in turn, round by round, so
 //! that the machine's moods meet both. A ratio is taken within each round; its median and spread are shown.
 
+pub mod delay;
+pub mod followers;
+mod processes;
 pub mod receive;
 pub mod replay;
 pub mod sender;
 pub mod stats;
 pub mod sync;
 pub mod text;
+mod wire;
 
 use std::fmt;
 use std::path::Path;

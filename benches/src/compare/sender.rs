@@ -12,6 +12,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use walstream_tests::{Cluster, SHORT, Workdir, wait_for};
 
+use super::processes::postmaster;
 use super::{Effort, Report, Runs, Target, command_in, gigabytes, run};
 use crate::corpus::Corpus;
 use crate::measure::{Measured, Measuring};
@@ -222,11 +223,6 @@ fn receive(
     }
     fs::remove_dir_all(&archive)?;
     Ok(measured)
-}
-
-fn postmaster(server: &Cluster) -> Result<u32> {
-    let text = fs::read_to_string(server.data_dir().join("postmaster.pid"))?;
-    Ok(text.lines().next().context("an empty file")?.parse()?)
 }
 
 /// CPU time of a process's children that have ended, in seconds.
