@@ -107,6 +107,8 @@ impl<'a> RedoRecord<'a> {
     ///
     /// # Errors
     /// As [`Record::body`].
+    // Inlined, as is what it calls: a body that passes through memory is written in parts and read as a whole, which stalls.
+    #[inline]
     pub fn parse(record: &Record<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             start_lsn: record.start_lsn,

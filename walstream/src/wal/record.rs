@@ -232,6 +232,7 @@ impl<'a> Record<'a> {
     /// # Errors
     /// [`DecodeError::Record`] when it breaks a rule. As its checksum was right, the server wrote it so (or this crate
     /// does not know its format); it is never the end of WAL.
+    #[inline]
     pub fn body(&self) -> Result<RecordBody<'a>, DecodeError> {
         RecordBody::parse(self.bytes(), self.dialect).map_err(|fault| DecodeError::Record {
             lsn: self.start_lsn,
@@ -288,6 +289,7 @@ impl<'a> RecordBody<'a> {
     ///
     /// # Source
     /// `DecodeXLogRecord` in `src/backend/access/transam/xlogreader.c`.
+    #[inline]
     pub fn parse(record: &'a [u8], dialect: &Dialect) -> Result<Self, RecordFault> {
         let mut reader = Reader::new(record);
         reader.take(RecordHeader::LEN)?;
@@ -387,6 +389,7 @@ pub struct BlockRefs<'a> {
 impl<'a> Iterator for BlockRefs<'a> {
     type Item = BlockRef<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<BlockRef<'a>> {
         while self.headers.offset() < self.headers_end {
             match self.headers.u8().ok()? {
