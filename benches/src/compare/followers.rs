@@ -141,7 +141,7 @@ struct Servers {
 /// # Errors
 /// When a program fails or cannot be built.
 pub fn compare(effort: Effort) -> Result<Report> {
-    let length = if effort.tiny { 4 << 20 } else { 256 << 20 };
+    let length = if effort.tiny { 24 << 20 } else { 256 << 20 };
     let servers = Servers::start()?;
     servers.write(WARM_UP)?;
     let mut results: Vec<(Setting, Vec<Run>)> = Setting::all()

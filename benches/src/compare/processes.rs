@@ -50,9 +50,17 @@ impl Usage {
 
 /// CPU time of a process and all of its threads, in seconds.
 ///
+/// Of one thread the kernel tells nanoseconds, of a process with threads that may have ended only ticks of 10 ms: fifty
+/// processes counted in these would lose up to half a second.
+///
 /// # Source
-/// `proc_pid_stat(5)`: fields 14 and 15.
+/// `proc_pid_stat(5)`: fields 14 and 15; `Documentation/scheduler/sched-stats.rst` of Linux.
 fn cpu_s(pid: u32) -> Result<f64> {
+    if fs::read_dir(format!("/proc/{pid}/task"))?.count() == 1 {
+        let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+        let on_cpu_ns = text.split_whitespace().next().context("no CPU time")?;
+        return Ok(Duration::from_nanos(on_cpu_ns.parse()?).as_secs_f64());
+    }
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, fields) = text.rsplit_once(") ").context("no process")?;
     let mut times = fields.split_whitespace().skip(11).map(str::parse::<u32>);
