@@ -229,7 +229,7 @@ impl Scene {
         let idle = commit_often(self.commits, &mut commit)?;
         let load = Load::start(&self.primary)?;
         let loaded = commit_often(self.commits, &mut commit)?;
-        drop(load);
+        load.stop(&self.primary)?;
         delays(follower, &idle, &loaded)
     }
 }
@@ -239,11 +239,6 @@ struct Load(Child);
 
 impl Load {
     fn start(primary: &Cluster) -> Result<Self> {
-        let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'";
-        // Those of the last load may not have noticed yet that their clients are gone.
-        wait_for("the end of the last load", LONG, || {
-            Ok(primary.query(count)? == "0")
-        })?;
         let clients = CLIENTS.to_string();
         let mut pgbench = primary.pgbench_command();
         pgbench.args(["-n", "-c", &clients, "-j", "2", "-T", "3600"]);
@@ -254,9 +249,22 @@ impl Load {
                 .spawn()
                 .context("cannot run pgbench")?,
         );
-        wait_for("the load", LONG, || Ok(primary.query(count)? == clients))?;
+        wait_for_clients(primary, &clients)?;
         Ok(load)
     }
+
+    /// Ends it, and waits until the server has noticed.
+    fn stop(self, primary: &Cluster) -> Result<()> {
+        drop(self);
+        wait_for_clients(primary, "0")
+    }
+}
+
+fn wait_for_clients(primary: &Cluster, count: &str) -> Result<()> {
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'";
+    wait_for(&format!("{count} clients of pgbench"), LONG, || {
+        Ok(primary.query(query)? == count)
+    })
 }
 
 impl Drop for Load {

@@ -16,7 +16,7 @@ use walstream_tests::{
     Cluster, ClusterOptions, LONG, Mirror, Running, SHORT, StopMode, server_version, wait_for,
 };
 
-use super::processes::{MemoryWatch, Usage, open_segments, walsenders};
+use super::processes::{Held, Usage, Watch, walsenders};
 use super::wire::{Follower, TRUST, port_of, wait_for_wal};
 use super::{Effort, Report, Target, gigabytes, megabytes};
 use crate::table::{Spread, Table};
@@ -36,7 +36,9 @@ const MEMORY_KB: f64 = 256.0;
 const CPU: f64 = 1.1;
 /// Most CPU time for sending to many, as a multiple of PostgreSQL's.
 const PEER_CPU: f64 = 1.0;
-/// Most that is read for many and not for one, in MB. What a process reads about itself and its clock is in it.
+/// Most segments open at a time for many. They share what is open; a whole scene from the past is 17.
+const SEGMENTS: f64 = 24.0;
+/// Most that is read for many and not for one, in MB, for what is beside the WAL.
 const READ_MB: f64 = 1.0;
 
 /// Whose followers they are.
@@ -109,8 +111,7 @@ struct Run {
     wal: u64,
     sent: u64,
     used: Usage,
-    segments: u32,
-    peak_kb: u64,
+    held: Held,
 }
 
 impl Run {
@@ -141,7 +142,7 @@ struct Servers {
 /// # Errors
 /// When a program fails or cannot be built.
 pub fn compare(effort: Effort) -> Result<Report> {
-    let length = if effort.tiny { 4 << 20 } else { 256 << 20 };
+    let length = if effort.tiny { 24 << 20 } else { 256 << 20 };
     let servers = Servers::start()?;
     servers.write(WARM_UP)?;
     let mut results: Vec<(Setting, Vec<Run>)> = Setting::all()
@@ -246,7 +247,7 @@ impl Servers {
         let followers = self.follow(setting, start)?;
         let senders = self.senders(setting)?;
         let before = Usage::of(&senders)?;
-        let memory = MemoryWatch::start(&senders);
+        let watch = Watch::start(&senders);
         let mut end = start;
         while end.saturating_sub(start) < length {
             end = self.write(PIECE)?;
@@ -254,7 +255,7 @@ impl Servers {
                 follower.wait_for(end)?;
             }
         }
-        let run = finish(setting, (start, end), &senders, &before, memory)?;
+        let run = finish(setting, (start, end), &senders, &before, watch)?;
         for follower in followers {
             follower.end()?;
         }
@@ -269,11 +270,11 @@ impl Servers {
         };
         let followers = self.follow(setting, start)?;
         let senders = self.senders(setting)?;
-        let memory = MemoryWatch::start(&senders);
+        let watch = Watch::start(&senders);
         for follower in &followers {
             follower.wait_for(end)?;
         }
-        let run = finish(setting, (start, end), &senders, &before, memory)?;
+        let run = finish(setting, (start, end), &senders, &before, watch)?;
         for follower in followers {
             follower.end()?;
         }
@@ -286,7 +287,7 @@ fn finish(
     (start, end): (Lsn, Lsn),
     senders: &[u32],
     before: &Usage,
-    memory: MemoryWatch,
+    watch: Watch,
 ) -> Result<Run> {
     let used = Usage::of(senders)?.since(before);
     let wal = end.saturating_sub(start);
@@ -294,8 +295,7 @@ fn finish(
         wal,
         sent: wal * u64::from(setting.followers),
         used,
-        segments: open_segments(senders)?,
-        peak_kb: memory.peak_kb()?,
+        held: watch.end()?,
     })
 }
 
@@ -344,7 +344,7 @@ impl Results<'_> {
 
 fn memory_each(many: &Run, one: &Run) -> f64 {
     // From kB to bytes and back: both are far below what a float holds.
-    let growth = megabytes(many.peak_kb * 1_000) - megabytes(one.peak_kb * 1_000);
+    let growth = megabytes(many.held.memory_kb * 1_000) - megabytes(one.held.memory_kb * 1_000);
     growth * 1_000.0 / f64::from(MANY - 1)
 }
 
@@ -377,8 +377,8 @@ fn report(results: &[(Setting, Vec<Run>)]) -> Result<Report> {
             for_each(Spread::of(found.sending(*setting)?).map(|sending| sending.to_string()))?,
             spread(&|run| megabytes(run.used.read_bytes))?,
             spread(&|run| megabytes(run.used.disk_bytes))?,
-            spread(&|run| f64::from(run.segments))?,
-            spread(&|run| megabytes(run.peak_kb << 10))?,
+            spread(&|run| f64::from(run.held.segments))?,
+            spread(&|run| megabytes(run.held.memory_kb << 10))?,
             match setting.followers {
                 MANY => {
                     let each = found.many_to_one(setting.sender, setting.scene, memory_each)?;
@@ -434,6 +434,11 @@ fn targets(found: &Results<'_>) -> Result<Vec<Target>> {
             hub(&|many, one| megabytes(read(&many.used)) - megabytes(read(&one.used)))?,
             READ_MB,
         ));
+        targets.push(Target::at_most(
+            format!("hub, {name}: segments open for {MANY}"),
+            hub(&|many, _| f64::from(many.held.segments))?,
+            SEGMENTS,
+        ));
     }
     Ok(targets)
 }
@@ -442,7 +447,7 @@ fn targets(found: &Results<'_>) -> Result<Vec<Target>> {
 mod tests {
     use super::*;
 
-    fn run(wal: u64, followers: u64, cpu_s: f64, peak_kb: u64) -> Run {
+    fn run(wal: u64, followers: u64, cpu_s: f64, memory_kb: u64) -> Run {
         Run {
             wal,
             sent: wal * followers,
@@ -450,8 +455,10 @@ mod tests {
                 cpu_s,
                 ..Usage::default()
             },
-            segments: 1,
-            peak_kb,
+            held: Held {
+                memory_kb,
+                segments: 1,
+            },
         }
     }
 
