@@ -55,6 +55,7 @@ pub(super) async fn activate(
             restartpoint_interval: RESTARTPOINTS.0,
             max_dirty_bytes: RESTARTPOINTS.1,
         },
+        check_consistency: false,
     };
     let quiet = config.quiet;
     let work = tokio::task::spawn_blocking(move || {

@@ -108,6 +108,7 @@ impl Promotion {
             target: job.target.clone(),
             counts: ReplayCounts::default(),
             pages: PageCounts::default(),
+            compared: None,
             prepared: 0,
             counters: Counters::of(&control.checkpoint),
             promotion: Some(self),
