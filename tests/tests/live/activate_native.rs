@@ -118,8 +118,9 @@ fn promote(scene: &Scene, directory: &Path, wal: &Path) -> Result<Finished> {
         .arg("--wal")
         .arg(wal)
         .succeed(LONG)?;
-    let promotion = promoted.json()?["promotion"].clone();
-    let milliseconds = promotion["milliseconds"].as_u64().context("no time")?;
+    let report = promoted.json()?;
+    let milliseconds = report.pointer("/promotion/milliseconds");
+    let milliseconds = milliseconds.and_then(|ms| ms.as_u64()).context("no time")?;
     println!("from replayed to activated: {milliseconds} ms");
     ensure!(milliseconds < 1_000, "{promoted}");
     Ok(promoted)
@@ -280,7 +281,7 @@ fn tear(scene: &Scene, wal: &Path) -> Result<Lsn> {
         } else if name == last {
             let mut bytes = std::fs::read(&path)?;
             let offset = usize::try_from(cut.segment_offset(dialect.segment_size))?;
-            bytes[offset..].fill(0);
+            bytes.get_mut(offset..).context("a short segment")?.fill(0);
             std::fs::write(&path, bytes)?;
             scene.places.own(&path)?;
         }
