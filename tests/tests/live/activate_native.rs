@@ -172,7 +172,15 @@ fn ensure_same_promotion(scene: &Scene, theirs: &Path, ours: &Path) -> Result<()
     // From the start of the segment, whose records are the old timeline's, over the switch.
     let dialect = expected.dialect()?;
     let lsn = expected.checkpoint_lsn;
-    let end = lsn + 120;
+    // Its 114 bytes and padding, and the header of a page on which it goes on.
+    let page = dialect.wal_page_size;
+    let last_page = (lsn + 113).page_start(page);
+    let header = match last_page {
+        _ if last_page == lsn.page_start(page) => 0,
+        _ if last_page.segment_offset(dialect.segment_size) == 0 => 40,
+        _ => 24,
+    };
+    let end = lsn + 120 + header;
     let records = |directory: &Path| {
         let pg_wal = directory.join("pg_wal");
         let programs = scene.primary.programs();
