@@ -257,14 +257,32 @@ fn ensure_promoted(storage: &FaultyStorage, control: &ControlFile) {
 fn promotion_survives_a_loss_of_power_at_each_of_its_calls() {
     let scene = Scene::new();
     let replayed = scene.backup.snapshot();
-    scene.replay(&replayed).unwrap();
-    for signal in ["standby.signal", "recovery.signal"] {
-        let path = Path::new(DATA).join(signal);
-        replayed
-            .sync_data(&replayed.create(&path).unwrap())
-            .unwrap();
+    let end = scene.replay(&replayed).unwrap().end;
+    // What asks for recovery, the old timeline's last segment and one behind it, and a file of the archiver's.
+    let size = control(&replayed).wal_segment_size;
+    let last = SegmentName {
+        timeline: end.timeline,
+        number: end.lsn.prev_segment_number(size),
+    };
+    let behind = SegmentName {
+        number: last.number.next(),
+        ..last
+    };
+    let behind = format!("pg_wal/{}", behind.file_name(size));
+    let old = format!("pg_wal/{}", last.file_name(size));
+    let partial = last.partial_file_name(size);
+    for name in [
+        "standby.signal",
+        "recovery.signal",
+        &old,
+        &behind,
+        "pg_wal/archive_status/other.done",
+    ] {
+        let path = Path::new(DATA).join(name);
+        let file = replayed.create(&path).unwrap();
+        replayed.sync_data(&file).unwrap();
+        replayed.sync_directory(path.parent().unwrap()).unwrap();
     }
-    replayed.sync_directory(Path::new(DATA)).unwrap();
     let replayed = replayed.snapshot();
 
     // Calls of the replay that comes first, which has its own test.
@@ -286,6 +304,15 @@ fn promotion_survives_a_loss_of_power_at_each_of_its_calls() {
             .count()
     };
     assert_eq!(signals(&whole), 0);
+    // The old timeline's last segment has the other name, and is to be archived; what lay behind is gone.
+    let is_put_aside = |storage: &FaultyStorage| {
+        let has = |name: &str| storage.content(&Path::new(DATA).join(name)).is_some();
+        has(&format!("pg_wal/{partial}"))
+            && has(&format!("pg_wal/archive_status/{partial}.ready"))
+            && !has(&old)
+            && !has(&behind)
+    };
+    assert!(is_put_aside(&whole));
     // Nothing of it depends on how often it was begun, but the timeline's number.
     let data = |storage: &FaultyStorage| {
         let mut files = content(storage);
@@ -325,6 +352,7 @@ fn promotion_survives_a_loss_of_power_at_each_of_its_calls() {
         promote(&scene, &storage).unwrap();
         ensure_promoted(&storage, &control(&storage));
         assert_eq!(signals(&storage), 0, "call {after}");
+        assert!(is_put_aside(&storage), "call {after}");
         ensure_same(&expected, &data(&storage), &format!("call {after}"));
     }
     assert!(promoted > 3 && begun > 10, "{promoted} {begun}");

@@ -43,10 +43,17 @@ pub fn finish_promotion<S: DataStorage>(storage: &S, directory: &Path) -> Result
     let switch_lsn = promotion.switch_lsn;
     let last = switch_lsn.prev_segment_number(segment_size);
     let mut partial: Option<SegmentName> = None;
+    let mut renamed: Option<SegmentName> = None;
     for name in list(storage, &pg_wal)? {
-        let Ok((WalFileName::Segment(segment), None)) = WalFileName::parse(&name, segment_size)
-        else {
-            continue;
+        let segment = match WalFileName::parse(&name, segment_size) {
+            Ok((WalFileName::Segment(segment), None)) => segment,
+            Ok((WalFileName::Partial(segment), None)) => {
+                if segment.number == last && history.contains(segment.timeline) {
+                    renamed = renamed.max(Some(segment));
+                }
+                continue;
+            }
+            _ => continue,
         };
         if segment.timeline >= promotion.timeline {
             continue;
@@ -68,6 +75,13 @@ pub fn finish_promotion<S: DataStorage>(storage: &S, directory: &Path) -> Result
             let partial_name = segment.partial_file_name(segment_size);
             forget_archive_status(storage, &pg_wal, &partial_name)?;
             rename_durably(storage, &pg_wal.join(name), &pg_wal.join(&partial_name))?;
+            renamed = renamed.max(Some(segment));
+        }
+    }
+    // Perhaps by a call that ended before it was marked.
+    if let Some(segment) = renamed {
+        let partial_name = segment.partial_file_name(segment_size);
+        if !has_status(storage, &pg_wal, &partial_name, "done")? {
             mark_ready(storage, &pg_wal, &partial_name)?;
         }
     }
@@ -113,10 +127,14 @@ fn has_status<S: DataStorage>(
 /// A file of WAL may be archived.
 fn mark_ready<S: DataStorage>(storage: &S, pg_wal: &Path, name: &str) -> Result<(), FileError> {
     // The server makes the directory when it starts, if it is not there.
-    if !storage.is_directory(&pg_wal.join("archive_status")) {
+    let directory = pg_wal.join("archive_status");
+    if !storage.is_directory(&directory) {
         return Ok(());
     }
-    write_file(storage, &status_path(pg_wal, name, "ready"), &[])
+    write_file(storage, &status_path(pg_wal, name, "ready"), &[])?;
+    storage
+        .sync_directory(&directory)
+        .map_err(FileError::of("sync", &directory))
 }
 
 /// Removes what says whether a file of WAL was archived.
