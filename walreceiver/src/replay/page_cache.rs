@@ -4,9 +4,7 @@
 //! is passed over once, the next that was not is given up; its owner writes it first if it changed.
 
 use std::collections::HashMap;
-use std::io;
 
-use memmap2::{Advice, MmapMut};
 use walstream::types::BlockNumber;
 
 use super::key_hasher::KeyHashing;
@@ -53,7 +51,7 @@ enum FrameState {
 pub(super) struct PageCache {
     block_size: usize,
     /// Memory of all frames. It is reserved at once, and the system gives it as it is first used.
-    arena: MmapMut,
+    arena: Vec<u8>,
     frames: Vec<Frame>,
     capacity: usize,
     table: HashMap<PageKey, FrameId, KeyHashing>,
@@ -67,27 +65,18 @@ impl PageCache {
     pub(super) const LEAST_PAGES: usize = 64;
 
     /// A cache of so many bytes of pages, rounded to whole ones.
-    ///
-    /// # Errors
-    /// The system's, when there is no such memory.
-    pub(super) fn new(bytes: usize, block_size: usize) -> io::Result<Self> {
+    pub(super) fn new(bytes: usize, block_size: usize) -> Self {
         let capacity = (bytes / block_size.max(1)).max(Self::LEAST_PAGES);
-        let arena = MmapMut::map_anon(capacity.saturating_mul(block_size))?;
-        // Pages are changed in no order: with small pages each would cost a walk through the system's tables, and a fault at
-        // its first use. A system without large pages refuses, which changes nothing else.
-        if let Err(error) = arena.advise(Advice::HugePage) {
-            tracing::debug!(%error, "no large memory pages for the cache");
-        }
-        Ok(Self {
+        Self {
             block_size,
-            arena,
+            arena: vec![0; capacity.saturating_mul(block_size)],
             frames: Vec::new(),
             capacity,
             table: HashMap::default(),
             free: Vec::new(),
             hand: 0,
             dirty: 0,
-        })
+        }
     }
 
     /// The page, if it is here.
@@ -287,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_full_cache_gives_up_what_was_not_used() {
-        let mut cache = PageCache::new(0, 512).unwrap();
+        let mut cache = PageCache::new(0, 512);
         for block in 0..64 {
             let frame = cache.victim();
             assert!(!cache.is_dirty(frame));
@@ -314,7 +303,7 @@ mod tests {
     #[test]
     fn pages_of_a_dropped_fork_are_gone_and_their_frames_used_again() {
         for blocks in [1, 1000] {
-            let mut cache = PageCache::new(1 << 20, 512).unwrap();
+            let mut cache = PageCache::new(1 << 20, 512);
             for block in 0..200 {
                 let frame = cache.victim();
                 cache.claim(frame, key(block));
@@ -332,7 +321,7 @@ mod tests {
 
     #[test]
     fn dirty_pages_come_in_the_order_of_files() {
-        let mut cache = PageCache::new(0, 512).unwrap();
+        let mut cache = PageCache::new(0, 512);
         for block in [9, 3, 7] {
             let frame = cache.victim();
             cache.claim(frame, key(block));

@@ -212,12 +212,7 @@ impl<S: DataStorage> Start<S> {
             },
             pages: PageStore::new(
                 RelationFiles::new(self.storage.clone(), layout.clone(), OPEN_FILES),
-                PageCache::new(limits.cache_bytes, layout.block_size).map_err(|error| {
-                    ReplayError::Run(format!(
-                        "no memory for a cache of {} bytes: {error}",
-                        limits.cache_bytes
-                    ))
-                })?,
+                PageCache::new(limits.cache_bytes, layout.block_size),
                 control.has_data_checksums(),
                 layout.segment_blocks,
             ),
