@@ -14,11 +14,8 @@ const LOCATION: &str = "s3://wal/cluster/15";
 
 /// The program `archive-copy` of this package, which knows the server.
 fn archive_copy(work: &Workdir, server: &S3Server) -> Result<Program> {
-    let local = work.join("archive-copy");
-    if !local.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_archive-copy"), &local)?;
-        work.own(&local)?;
-    }
+    let built = Path::new(env!("CARGO_BIN_EXE_archive-copy"));
+    let local = work.place_program("archive-copy", built)?;
     Ok(server.known_to(work.external(&local)))
 }
 
