@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use tempfile::TempDir;
 use walreceiver::demo::orphan_guard::{OrphanGuard, kill_inside};
 use walreceiver::demo::scratch_dir::{private_dir, scratch_dir, scratch_dir_in};
@@ -95,15 +96,24 @@ impl Workdir {
     /// # Errors
     /// When it cannot be built.
     pub fn program_path(&self, name: &str) -> Result<PathBuf> {
-        let built = binary(name)?;
+        self.place_program(name, &binary(name)?)
+    }
+
+    /// Puts a program that was built here, where the directory's owner may run it: he may not enter the directory where Cargo
+    /// builds.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn place_program(&self, name: &str, built: &Path) -> Result<PathBuf> {
         let local = self.join(name);
         if !local.exists() {
-            // The server's user may not enter the directory where Cargo builds.
-            let linked = fs::hard_link(&built, &local).is_ok();
+            let linked = fs::hard_link(built, &local).is_ok();
             if !linked || fs::metadata(&local)?.permissions().mode() & 0o005 != 0o005 {
                 let _ = fs::remove_file(&local);
-                fs::copy(&built, &local)
-                    .with_context(|| format!("cannot copy {}", built.display()))?;
+                // By another process: a file that this one has open to write would be open in a program that another test
+                // starts at that moment, and until that has begun the copy could not be run ("Text file busy").
+                let copy = Command::new("cp").args([built, &local]).status()?;
+                ensure!(copy.success(), "cp {}: {copy}", built.display());
                 self.own(&local)?;
             }
         }

@@ -315,9 +315,7 @@ struct Scene {
 impl Scene {
     fn new(programs: &PostgresPrograms) -> Result<Self> {
         let work = Workdir::new()?;
-        let local = work.join("ledger");
-        fs::copy(env!("CARGO_BIN_EXE_ledger"), &local)?;
-        work.own(&local)?;
+        work.place_program("ledger", Path::new(env!("CARGO_BIN_EXE_ledger")))?;
         work.make_dir("log")?;
         Ok(Self {
             work,

@@ -10,9 +10,9 @@
 use std::fmt;
 
 use super::consistency::{mask_lsn_and_checksum, mask_page_hints, mask_unused_space};
-use super::index_tuple::item_pointer;
 use super::{PageLsn, RedoFault, RedoPage, RedoRecord};
 use crate::read::Reader;
+use crate::storage::item_pointer::ItemPointer;
 use crate::storage::page::{HEADER_LEN, OffsetNumber, PageFault};
 use crate::types::BlockNumber;
 use crate::wal::record::BlockRef;
@@ -49,7 +49,7 @@ const SPECIAL_LEN: usize = 8;
 /// Bytes of an item pointer in the map.
 const ITEM_POINTER_LEN: usize = 6;
 /// No summary.
-const NO_ITEM: [u8; ITEM_POINTER_LEN] = item_pointer(BlockNumber::MAX, 0);
+const NO_ITEM: [u8; ITEM_POINTER_LEN] = ItemPointer::new(BlockNumber::MAX, 0).to_bytes();
 
 /// # Source
 /// `brin_redo` in `src/backend/access/brin/brin_xlog.c`.
@@ -170,7 +170,7 @@ fn insert(
         let summaries = record.block(0).ok_or(RedoFault::Record {
             what: "the summary's page is not named",
         })?;
-        let item = item_pointer(summaries.block, insert.number);
+        let item = ItemPointer::new(summaries.block, insert.number).to_bytes();
         return put_in_map(page, insert.range, item);
     }
     if record.operation() & INIT_PAGE != 0 {

@@ -12,11 +12,11 @@ pub(super) use describe::describe;
 use super::consistency::{
     mask_line_pointer_states, mask_lsn_and_checksum, mask_page_hints, mask_unused_space,
 };
-use super::index_tuple::{append_index_tuple, read_index_tuple};
 use super::{PageLsn, RedoFault, RedoPage, RedoRecord};
 use crate::dialect::{Dialect, PgMajor};
 use crate::lsn::Lsn;
 use crate::read::Reader;
+use crate::redo::index_page::{append_packed_tuple, take_packed_tuple};
 use crate::storage::page::{HEADER_LEN, ItemOrder, OffsetNumber, PageFault};
 use crate::types::{BlockNumber, TransactionId};
 use crate::wal::record::BlockRef;
@@ -108,7 +108,7 @@ fn update_page(
     let mut data = Reader::new(block.data);
     if deleted == 1 && inserted == 1 {
         let number = data.u16_le()?;
-        page.replace_index_item(number, read_index_tuple(&mut data)?)?;
+        page.replace_index_item(number, take_packed_tuple(&mut data)?)?;
         inserted = 0;
     } else if deleted > 0 {
         delete_items(dialect, &mut data, deleted, page)?;
@@ -117,7 +117,7 @@ fn update_page(
         }
     }
     for _ in 0..inserted {
-        append_index_tuple(page, &mut data)?;
+        append_packed_tuple(page, &mut data)?;
     }
     all_read(&data)
 }
@@ -140,12 +140,7 @@ fn delete_items(
     for number in numbers.iter_mut() {
         *number = data.u16_le()?;
     }
-    let order = if dialect.major < PgMajor::V14 {
-        ItemOrder::Physical
-    } else {
-        ItemOrder::LinePointers
-    };
-    Ok(page.delete_index_items(numbers, order)?)
+    Ok(page.delete_index_items(numbers, ItemOrder::of(dialect))?)
 }
 
 /// Dead tuples that an insertion found.
@@ -268,7 +263,7 @@ fn split(
     page.put(mark, &PAGE_ID.to_le_bytes())?;
     let mut data = Reader::new(block.data);
     for _ in 0..data.i32_le()? {
-        append_index_tuple(page, &mut data)?;
+        append_packed_tuple(page, &mut data)?;
     }
     all_read(&data)
 }

@@ -4,25 +4,16 @@
 use std::cell::RefCell;
 
 use super::{RedoFault, RedoPage};
-use crate::dialect::{Dialect, PgMajor};
+use crate::dialect::Dialect;
 use crate::read::{OutOfBytes, Reader};
+use crate::storage::item_pointer::ItemPointer;
 use crate::storage::page::{ItemOrder, OffsetNumber, Page, PageFault, max_align};
 use crate::types::BlockNumber;
 
 /// No block (`InvalidBlockNumber`).
 pub(super) const INVALID_BLOCK: BlockNumber = u32::MAX;
 /// Bytes of a tuple identifier.
-pub(super) const TID_LEN: usize = 6;
-
-/// A tuple identifier: block, its high half first, and item.
-///
-/// # Source
-/// `ItemPointerData` in `src/include/storage/itemptr.h`.
-pub(super) fn tid_bytes(block: BlockNumber, item: OffsetNumber) -> [u8; TID_LEN] {
-    let [b0, b1, b2, b3] = block.to_le_bytes();
-    let [i0, i1] = item.to_le_bytes();
-    [b2, b3, b0, b1, i0, i1]
-}
+pub(super) const TID_LEN: usize = ItemPointer::LEN;
 
 /// The first 8 bytes of an index tuple: a tuple identifier, which access methods also use for other things, and
 /// `t_info`, which has the size in its low 13 bits.
@@ -49,16 +40,16 @@ impl TupleHeader {
 
     pub(super) fn parse(tuple: &[u8]) -> Result<Self, OutOfBytes> {
         let mut reader = Reader::new(tuple);
-        let (high, low) = (reader.u16_le()?, reader.u16_le()?);
+        let tid = ItemPointer::parse(&mut reader)?;
         Ok(Self {
-            block: u32::from(high) << 16 | u32::from(low),
-            item: reader.u16_le()?,
+            block: tid.block,
+            item: tid.offset_number,
             info: reader.u16_le()?,
         })
     }
 
     pub(super) fn encode(&self) -> [u8; Self::LEN] {
-        let [t0, t1, t2, t3, t4, t5] = tid_bytes(self.block, self.item);
+        let [t0, t1, t2, t3, t4, t5] = ItemPointer::new(self.block, self.item).to_bytes();
         let [i0, i1] = self.info.to_le_bytes();
         [t0, t1, t2, t3, t4, t5, i0, i1]
     }
@@ -71,6 +62,27 @@ impl TupleHeader {
 
 /// The next of the index tuples that a record holds one after another, with its padding.
 pub(super) fn take_tuple<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], RedoFault> {
+    let size = next_tuple_size(reader)?;
+    Ok(reader.take(max_align(size))?)
+}
+
+/// As [`take_tuple`], of tuples that come without padding.
+pub(super) fn take_packed_tuple<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], RedoFault> {
+    let size = next_tuple_size(reader)?;
+    Ok(reader.take(size)?)
+}
+
+/// Takes a tuple without padding and makes it the page's last item.
+pub(super) fn append_packed_tuple(
+    page: &mut RedoPage<'_>,
+    reader: &mut Reader<'_>,
+) -> Result<(), RedoFault> {
+    let tuple = take_packed_tuple(reader)?;
+    let next = page.max_offset_number().saturating_add(1);
+    Ok(page.insert_item(tuple, next)?)
+}
+
+fn next_tuple_size(reader: &Reader<'_>) -> Result<usize, RedoFault> {
     // A copy of the reader looks ahead.
     let mut ahead = *reader;
     let header = TupleHeader::parse(ahead.take(TupleHeader::LEN)?)?;
@@ -79,16 +91,7 @@ pub(super) fn take_tuple<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], RedoFa
             what: "an index tuple is shorter than its header",
         });
     }
-    Ok(reader.take(max_align(header.size()))?)
-}
-
-/// In which order items lie after several were deleted.
-pub(super) fn item_order(dialect: &Dialect) -> ItemOrder {
-    if dialect.major >= PgMajor::V14 {
-        ItemOrder::LinePointers
-    } else {
-        ItemOrder::Physical
-    }
+    Ok(header.size())
 }
 
 /// Deletes the items whose numbers these bytes list, 2 bytes each and in ascending order.
@@ -99,7 +102,7 @@ pub(super) fn delete_listed(
 ) -> Result<(), RedoFault> {
     with_numbers(|numbers| {
         read_numbers(numbers, list)?;
-        Ok(page.delete_index_items(numbers, item_order(dialect))?)
+        Ok(page.delete_index_items(numbers, ItemOrder::of(dialect))?)
     })
 }
 

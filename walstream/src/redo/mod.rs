@@ -26,7 +26,6 @@ mod gist;
 mod hash;
 mod heap;
 mod index_page;
-mod index_tuple;
 mod invalidation;
 mod list;
 mod logical_message;

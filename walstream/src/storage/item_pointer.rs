@@ -22,6 +22,16 @@ pub struct ItemPointer {
 impl ItemPointer {
     /// Bytes.
     pub const LEN: usize = 6;
+
+    /// One of this place.
+    #[must_use]
+    pub const fn new(block: BlockNumber, offset_number: OffsetNumber) -> Self {
+        Self {
+            block,
+            offset_number,
+        }
+    }
+
     /// Stands in `t_ctid` of a row that moved to another partition.
     ///
     /// # Source
@@ -39,6 +49,15 @@ impl ItemPointer {
     /// [`OutOfBytes`] when fewer than [`ItemPointer::LEN`] bytes are left.
     pub fn parse(reader: &mut Reader<'_>) -> Result<Self, OutOfBytes> {
         reader.array().map(Self::from_bytes)
+    }
+
+    /// Reads a block number as it stands in one, the high half first (`BlockIdData`).
+    ///
+    /// # Errors
+    /// [`OutOfBytes`] when fewer than four bytes are left.
+    pub fn parse_block(reader: &mut Reader<'_>) -> Result<BlockNumber, OutOfBytes> {
+        let (high, low) = (reader.u16_le()?, reader.u16_le()?);
+        Ok(u32::from(high) << 16 | u32::from(low))
     }
 
     /// Reads one from its bytes.

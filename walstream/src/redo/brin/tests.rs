@@ -23,7 +23,10 @@ fn the_map_notes_where_a_range_is() {
     let mut map = page(MAP);
     record.redo(1, &[], &mut map).unwrap();
     // The blocks of test records have number 0.
-    assert_eq!(map[HEADER_LEN + 6..HEADER_LEN + 12], item_pointer(0, 7));
+    assert_eq!(
+        map[HEADER_LEN + 6..HEADER_LEN + 12],
+        ItemPointer::new(0, 7).to_bytes()
+    );
     let data = range([4, 1361 * 4 + 3], 7);
     let record = TestRecord::new(RmgrId::BRIN, DESUMMARIZE).with_main_data(&data);
     map[..8].fill(0);

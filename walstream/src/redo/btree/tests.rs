@@ -4,14 +4,14 @@
 use super::*;
 use crate::dialect::PgMajor::{V12, V13, V14, V15, V16, V17};
 use crate::redo::RedoError;
-use crate::redo::index_page::tid_bytes;
 use crate::redo::index_test_record::{TestRecord, items, page_of};
+use crate::storage::item_pointer::ItemPointer;
 use crate::storage::page::PageFault;
 use crate::types::RmgrId;
 
 /// A leaf tuple with this key and row.
 fn tuple(key: u8, row: u16) -> Vec<u8> {
-    let mut tuple = tid_bytes(1, row).to_vec();
+    let mut tuple = ItemPointer::new(1, row).to_bytes().to_vec();
     tuple.extend([16, 0, key, 0, 0, 0, 0, 0, 0, 0]);
     tuple
 }
@@ -19,10 +19,10 @@ fn tuple(key: u8, row: u16) -> Vec<u8> {
 /// A leaf tuple with this key and rows.
 fn posting(key: u8, rows: &[u16]) -> Vec<u8> {
     let count = u16::try_from(rows.len()).unwrap();
-    let mut tuple = tid_bytes(16, count | 0x2000).to_vec();
+    let mut tuple = ItemPointer::new(16, count | 0x2000).to_bytes().to_vec();
     tuple.extend([0, 0x20, key, 0, 0, 0, 0, 0, 0, 0]);
     for row in rows {
-        tuple.extend(tid_bytes(1, *row));
+        tuple.extend(ItemPointer::new(1, *row).to_bytes());
     }
     tuple.resize(tuple.len().next_multiple_of(8), 0);
     tuple[6] = u8::try_from(tuple.len()).unwrap();

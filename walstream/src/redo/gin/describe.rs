@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::super::index_tuple::read_block_id;
 use super::super::{RedoFault, RedoRecord};
 use super::recompress::{Action, Change};
 use super::{DELETE_LIST_PAGES, INSERT, Insert, META_LEN, SPLIT, VACUUM_DATA_LEAF_PAGE};
 use crate::read::Reader;
+use crate::storage::item_pointer::ItemPointer;
 use crate::wal::record::BlockRef;
 
 /// `GIN_SPLIT_ROOT`.
@@ -74,7 +74,10 @@ fn insert(
         (true, None) => changes(&mut data, out)?,
         (true, Some(_)) => {
             data.take(2)?;
-            let (child, key_block) = (read_block_id(&mut data)?, read_block_id(&mut data)?);
+            let (child, key_block) = (
+                ItemPointer::parse_block(&mut data)?,
+                ItemPointer::parse_block(&mut data)?,
+            );
             let _ = write!(out, " pitem: {child}-{key_block}/{}", data.u16_le()?);
         }
     }

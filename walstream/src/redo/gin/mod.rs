@@ -12,9 +12,10 @@ mod recompress;
 pub(super) use describe::describe;
 
 use super::consistency::{mask_content, mask_lsn_and_checksum, mask_page_hints, mask_unused_space};
-use super::index_tuple::{append_index_tuple, item_pointer, read_block_id, read_index_tuple};
 use super::{PageLsn, RedoFault, RedoPage, RedoRecord};
 use crate::read::Reader;
+use crate::redo::index_page::{append_packed_tuple, take_packed_tuple};
+use crate::storage::item_pointer::ItemPointer;
 use crate::storage::page::{HEADER_LEN, OffsetNumber, PageFault};
 use crate::types::BlockNumber;
 use crate::wal::record::BlockRef;
@@ -101,7 +102,10 @@ impl Insert {
     fn parse(data: &mut Reader<'_>) -> Result<Self, RedoFault> {
         let flags = data.u16_le()?;
         let children = if flags & Self::IS_LEAF == 0 {
-            Some((read_block_id(data)?, read_block_id(data)?))
+            Some((
+                ItemPointer::parse_block(data)?,
+                ItemPointer::parse_block(data)?,
+            ))
         } else {
             None
         };
@@ -130,7 +134,7 @@ fn insert(insert: Insert, block: &BlockRef<'_>, page: &mut RedoPage<'_>) -> Resu
         (true, None) => recompress::redo(page, &mut data),
         (true, Some((_, right))) => {
             let (number, item) = (data.u16_le()?, data.array()?);
-            let [b0, b1, b2, b3, ..] = item_pointer(right, 0);
+            let [b0, b1, b2, b3, ..] = ItemPointer::new(right, 0).to_bytes();
             page::insert_posting_item(page, number, item, [b0, b1, b2, b3])
         }
         (false, children) => insert_entry(&mut data, children, page),
@@ -147,9 +151,9 @@ fn insert_entry(
     page::expect(page, 0, DATA)?;
     let (number, replaces) = (data.u16_le()?, data.u8()? != 0);
     data.take(1)?;
-    let tuple = read_index_tuple(data)?;
+    let tuple = take_packed_tuple(data)?;
     if let Some((_, right)) = children.filter(|(_, right)| *right != NO_BLOCK) {
-        let link = item_pointer(right, 0);
+        let link = ItemPointer::new(right, 0).to_bytes();
         let downlink = page.item_mut(number)?.first_chunk_mut();
         *downlink.ok_or(PageFault::NoStorage {
             offset_number: number,
@@ -237,7 +241,7 @@ fn append_entries(
 ) -> Result<(), RedoFault> {
     let mut entries = Reader::new(block.data);
     for _ in 0..count {
-        append_index_tuple(page, &mut entries)?;
+        append_packed_tuple(page, &mut entries)?;
     }
     if entries.is_empty() {
         return Ok(());

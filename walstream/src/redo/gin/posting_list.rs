@@ -15,8 +15,8 @@
 //! `src/backend/access/gin/ginpostinglist.c`, `GinPostingList` in `src/include/access/ginblock.h`.
 
 use super::super::RedoFault;
-use super::super::index_tuple::{item_pointer, read_block_id};
 use crate::read::{OutOfBytes, Reader};
+use crate::storage::item_pointer::ItemPointer;
 
 /// Bytes of an item pointer.
 pub(super) const ITEM_LEN: usize = 6;
@@ -80,7 +80,7 @@ impl Iterator for Items<'_> {
 
 /// An item pointer as a number.
 pub(super) fn read_item(data: &mut Reader<'_>) -> Result<u64, RedoFault> {
-    let (block, offset) = (read_block_id(data)?, data.u16_le()?);
+    let (block, offset) = (ItemPointer::parse_block(data)?, data.u16_le()?);
     if offset >> OFFSET_BITS != 0 {
         return Err(RedoFault::Record {
             what: "an item pointer's offset number has more than 11 bits",
@@ -136,7 +136,7 @@ pub(super) fn write_list(
     // A number of 43 bits has a block number of 32 bits.
     let block = u32::try_from(first >> OFFSET_BITS).unwrap_or(u32::MAX);
     let offset = u16::try_from(first & ((1 << OFFSET_BITS) - 1)).unwrap_or(u16::MAX);
-    list.extend_from_slice(&item_pointer(block, offset));
+    list.extend_from_slice(&ItemPointer::new(block, offset).to_bytes());
     list.extend_from_slice(&[0; 2]);
     let mut last = first;
     for item in items {

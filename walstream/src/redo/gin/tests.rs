@@ -54,8 +54,8 @@ fn lists_of_a_leaf_go_come_and_change() {
         &[1, 1, 2, 3],
         &replaced,
         &[3, 4, 2, 0],
-        &item_pointer(0, 59),
-        &item_pointer(0, 75),
+        &ItemPointer::new(0, 59).to_bytes(),
+        &ItemPointer::new(0, 75).to_bytes(),
     ];
     change(&mut page, &data.concat()).unwrap();
     let added = list([59].into_iter().chain(60..70).chain([75]));
@@ -104,11 +104,13 @@ fn a_leaf_from_before_9_4_is_compressed_first() {
         ..Opaque::new(DATA | LEAF)
     };
     opaque.put(&mut view).unwrap();
-    let items = [1, 2, 9].map(|offset| item_pointer(0, offset)).concat();
+    let items = [1, 2, 9]
+        .map(|offset| ItemPointer::new(0, offset).to_bytes())
+        .concat();
     view.put(DATA_START, &items).unwrap();
     change(
         &mut page,
-        &[&[1, 0, 0, 4, 1, 0][..], &item_pointer(0, 5)].concat(),
+        &[&[1, 0, 0, 4, 1, 0][..], &ItemPointer::new(0, 5).to_bytes()].concat(),
     )
     .unwrap();
     assert_eq!(content(&page), list([1, 2, 5, 9]));

@@ -79,13 +79,8 @@ pub(super) fn redo(
     page: &mut RedoPage<'_>,
 ) -> Result<(), RedoFault> {
     Prune::parse(record)?.items(block.data)?.apply(page)?;
-    let major = context.dialect.major;
-    let order = if major >= PgMajor::V14 {
-        ItemOrder::LinePointers
-    } else {
-        ItemOrder::Physical
-    };
-    Ok(page.repair_fragmentation(order, major >= PgMajor::V15)?)
+    let dialect = &context.dialect;
+    Ok(page.repair_fragmentation(ItemOrder::of(dialect), dialect.major >= PgMajor::V15)?)
 }
 
 /// The line pointers of vacuum's second pass: `xl_heap_vacuum` in `heapam_xlog.h` has their number, the block's data has them.

@@ -4,8 +4,10 @@
 
 use crate::dialect::Dialect;
 use crate::read::Reader;
-use crate::redo::index_page::{INVALID_BLOCK, TID_LEN, TupleHeader, item_order, tid_bytes};
+use crate::redo::index_page::{INVALID_BLOCK, TID_LEN, TupleHeader};
 use crate::redo::{RedoFault, RedoPage};
+use crate::storage::item_pointer::ItemPointer;
+use crate::storage::page::ItemOrder;
 use crate::storage::page::{HEADER_LEN, OffsetNumber, PageFault};
 use crate::types::{BlockNumber, TransactionId};
 
@@ -52,7 +54,7 @@ impl Link {
     };
 
     pub(super) fn bytes(self) -> [u8; TID_LEN] {
-        tid_bytes(self.block, self.item)
+        ItemPointer::new(self.block, self.item).to_bytes()
     }
 }
 
@@ -249,7 +251,7 @@ pub(super) fn remove(
         return Ok(());
     };
     numbers.sort_unstable();
-    page.delete_index_items(numbers, item_order(dialect))?;
+    page.delete_index_items(numbers, ItemOrder::of(dialect))?;
     for number in numbers {
         let state = if *number == first {
             remains.first
@@ -289,7 +291,7 @@ pub(super) fn drop_placeholders(
 ) -> Result<(), RedoFault> {
     let dropped = i32::try_from(numbers.len()).unwrap_or(i32::MAX);
     count(page, Count::Placeholders, -dropped)?;
-    Ok(page.delete_index_items(numbers, item_order(dialect))?)
+    Ok(page.delete_index_items(numbers, ItemOrder::of(dialect))?)
 }
 
 /// Sets which tuple of the page follows a leaf tuple: 14 bits behind its size.

@@ -3,8 +3,8 @@
 use super::*;
 use crate::dialect::PgMajor::{V13, V15, V17};
 use crate::redo::RedoError;
-use crate::redo::index_page::tid_bytes;
 use crate::redo::index_test_record::{TestRecord, items, page_of};
+use crate::storage::item_pointer::ItemPointer;
 use crate::storage::page::PageFault;
 use crate::types::RmgrId;
 
@@ -21,7 +21,7 @@ fn fault(result: Result<(), RedoError>) -> RedoFault {
 /// A leaf tuple of 16 bytes.
 fn leaf(state: u8) -> Vec<u8> {
     let mut tuple = vec![64 | state, 0, 0, 0, 0, 0];
-    tuple.extend(tid_bytes(1, 1));
+    tuple.extend(ItemPointer::new(1, 1).to_bytes());
     tuple.extend(UNUSED_XID);
     tuple
 }
@@ -88,7 +88,7 @@ fn a_node_that_does_not_exist_is_a_fault() {
     let inner = |first: u8| [&[2 << 3, 0, 0, 0, 24, 0, 0, 0][..], &node(first), &node(8)].concat();
     let mut page = page_of(&[inner(8)], &special(0, 0));
     added.redo(1, &mut page).unwrap();
-    assert_eq!(items(&page)[0][16..22], tid_bytes(7, 1));
+    assert_eq!(items(&page)[0][16..22], ItemPointer::new(7, 1).to_bytes());
     for (nodes, size) in [(1, 8), (2, 200)] {
         let mut damaged = inner(size);
         damaged[0] = nodes << 3;

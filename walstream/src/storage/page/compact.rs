@@ -3,6 +3,7 @@
 use super::{
     HAS_FREE_LINES, HEADER_LEN, ItemId, OffsetNumber, Page, PageFault, item_id_place, max_align,
 };
+use crate::dialect::{Dialect, PgMajor};
 
 /// In which order items lie after they were moved together, where line pointers and items were in different orders. Pages must
 /// have the same bytes as the server's.
@@ -12,6 +13,18 @@ pub enum ItemOrder {
     Physical,
     /// As their line pointers are, the first one last: since 14.
     LinePointers,
+}
+
+impl ItemOrder {
+    /// That of this dialect's server.
+    #[must_use]
+    pub fn of(dialect: &Dialect) -> Self {
+        if dialect.major >= PgMajor::V14 {
+            Self::LinePointers
+        } else {
+            Self::Physical
+        }
+    }
 }
 
 /// An item that stays.

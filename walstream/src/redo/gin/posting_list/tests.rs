@@ -19,7 +19,7 @@ fn list_of(items: &[u64]) -> Vec<u8> {
 fn pointers(items: &[u64]) -> Vec<u8> {
     let pointer = |item: &u64| {
         let block = u32::try_from(item >> 11).unwrap();
-        item_pointer(block, u16::try_from(item & 0x7FF).unwrap())
+        ItemPointer::new(block, u16::try_from(item & 0x7FF).unwrap()).to_bytes()
     };
     items.iter().flat_map(pointer).collect()
 }
