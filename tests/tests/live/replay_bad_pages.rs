@@ -136,7 +136,7 @@ fn a_page_that_is_not_what_it_should_be_stops_replay() -> Result<()> {
     let said = changed.spoil("newer", |path| {
         let newer = fs::read(newer)?;
         change_block(path, 4, |page| {
-            page.copy_from_slice(&newer[4 * 8192..][..8192])
+            page.copy_from_slice(&newer[4 * 8192..][..8192]);
         })?;
         // Of a time that WAL does not reach.
         change_block(path, 4, |page| {
