@@ -240,7 +240,7 @@ fn a_damaged_page_stops_replay_and_nothing_else() -> Result<()> {
     ensure!(replay["lag_bytes"].as_u64() > Some(1 << 20), "{status}");
     ensure!(replay["lag_seconds"].as_f64() > Some(0.0), "{status}");
     let error = replay["error"].as_str().unwrap_or_default();
-    for text in ["block 0 in", &file, "is damaged", "at record"] {
+    for text in ["block 0 of relation", &file, "is damaged", "at record"] {
         ensure!(error.contains(text), "no {text}: {status}");
     }
     let text = scrape(address)?;
