@@ -251,7 +251,7 @@ fn a_damaged_page_stops_replay_and_nothing_else() -> Result<()> {
     ensure!(value(&text, "walstream_receiver_replay_lag_seconds", "")? > 0.0);
 
     let ended = running.terminate(LONG)?;
-    ended.expect_failure(7, &["replay had stopped", "block 0 in", &file])?;
+    ended.expect_failure(7, &["replay had stopped", "block 0 of relation", &file])?;
 
     // The page is put back, and nothing else need be done.
     relation.write_all_at(&good, 0)?;
