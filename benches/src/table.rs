@@ -50,6 +50,17 @@ impl fmt::Display for Spread {
     }
 }
 
+/// The least value that so many percent of the values do not exceed.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn percentile(values: &mut [f64], percent: usize) -> Result<f64> {
+    values.sort_by(f64::total_cmp);
+    let rank = (values.len() * percent).div_ceil(100);
+    let value = values.get(rank.saturating_sub(1));
+    value.copied().context("nothing was measured")
+}
+
 /// A table with a heading, printed in Markdown's form with columns as wide as they need to be.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -128,5 +139,14 @@ mod tests {
             table.to_string(),
             "| a   | bb |\n|-----|----|\n| one | 2  |\n"
         );
+    }
+
+    #[test]
+    fn percentiles() {
+        let mut values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert!((percentile(&mut values, 50).unwrap() - 100.0).abs() < 1e-9);
+        assert!((percentile(&mut values, 99).unwrap() - 198.0).abs() < 1e-9);
+        assert!((percentile(&mut [7.0], 99).unwrap() - 7.0).abs() < 1e-9);
+        assert!(percentile(&mut [], 50).is_err());
     }
 }

@@ -116,6 +116,30 @@ fn delay() -> Result<()> {
 }
 
 #[test]
+fn lag() -> Result<()> {
+    tiny(
+        "lag",
+        &[
+            "PostgreSQL standby",
+            "walreceiver run --replay",
+            "wait for replay, in ms is",
+        ],
+    )
+}
+
+#[test]
+fn takeover() -> Result<()> {
+    tiny(
+        "takeover",
+        &[
+            "PostgreSQL standby, pg_promote",
+            "walreceiver activate --recovery postgres",
+            "time in s to activate a mirror, scale 1 is",
+        ],
+    )
+}
+
+#[test]
 fn help_names_every_comparison() -> Result<()> {
     let output = compare(&["--help"])?;
     let help = String::from_utf8_lossy(&output.stdout);
@@ -128,6 +152,8 @@ fn help_names_every_comparison() -> Result<()> {
         "replay",
         "followers",
         "delay",
+        "lag",
+        "takeover",
         "--check",
         "--rounds",
         "--tiny",

@@ -46,6 +46,10 @@ enum Comparison {
     Followers,
     /// Time from a commit's flush to its WAL at a standby's socket, by sender, idle and under load
     Delay,
+    /// Time from WAL's flush on a standby until it is replayed there, while the catalogs change
+    Lag,
+    /// Time from a primary's death until a successor takes writes: a mirror that is activated, and a promoted standby
+    Takeover,
 }
 
 impl Comparison {
@@ -59,6 +63,8 @@ impl Comparison {
             Self::Replay => compare::replay::compare(effort),
             Self::Followers => compare::followers::compare(effort),
             Self::Delay => compare::delay::compare(effort),
+            Self::Lag => compare::lag::compare(effort),
+            Self::Takeover => compare::takeover::compare(effort),
         }
     }
 }

@@ -31,7 +31,7 @@ use walstream_tests::{
 
 use super::wire::{Arrival, Connection, Follower, TRUST, port_of, wait_for_wal};
 use super::{Effort, Report};
-use crate::table::Table;
+use crate::table::{Table, percentile};
 
 /// Between two commits.
 const PERIOD: Duration = Duration::from_millis(20);
@@ -134,14 +134,6 @@ pub fn compare(effort: Effort) -> Result<Report> {
         table,
         targets: Vec::new(),
     })
-}
-
-/// The least value that so many percent of the values do not exceed.
-fn percentile(values: &mut [f64], percent: usize) -> Result<f64> {
-    values.sort_by(f64::total_cmp);
-    let rank = (values.len() * percent).div_ceil(100);
-    let value = values.get(rank.saturating_sub(1));
-    value.copied().context("nothing was measured")
 }
 
 /// The primary, and what follows it in turn.
@@ -393,14 +385,5 @@ mod tests {
         assert!((delay(11, 1).unwrap() - 3_000.0).abs() < 1e-6);
         assert!((delay(20, 5).unwrap() + 1_000.0).abs() < 1e-6);
         assert!(delay(31, 5).is_err());
-    }
-
-    #[test]
-    fn percentiles() {
-        let mut values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
-        assert!((percentile(&mut values, 50).unwrap() - 100.0).abs() < 1e-9);
-        assert!((percentile(&mut values, 99).unwrap() - 198.0).abs() < 1e-9);
-        assert!((percentile(&mut [7.0], 99).unwrap() - 7.0).abs() < 1e-9);
-        assert!(percentile(&mut [], 50).is_err());
     }
 }

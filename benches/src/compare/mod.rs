@@ -3,12 +3,14 @@
 
 pub mod delay;
 pub mod followers;
+pub mod lag;
 mod processes;
 pub mod receive;
 pub mod replay;
 pub mod sender;
 pub mod stats;
 pub mod sync;
+pub mod takeover;
 pub mod text;
 mod wire;
 
