@@ -302,10 +302,11 @@ fn a_slot_above_the_end_of_the_archive() -> Result<()> {
     Ok(())
 }
 
-/// Where the last file of an archive of plain files ends.
+/// Where the last segment of an archive of plain files ends. A history file may stand behind it.
 fn held_end(archive: &Receivewal) -> Result<Lsn> {
     let files = archive.files()?;
-    let last = files.last().map_or("", String::as_str);
+    let last = files.iter().rfind(|name| !name.contains(".history"));
+    let last = last.map_or("", String::as_str);
     let number = u64::from_str_radix(last.get(16..24).unwrap_or_default(), 16)?;
     let bytes = std::fs::read(archive.archive().join(last))?;
     let end = bytes
