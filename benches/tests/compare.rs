@@ -121,7 +121,7 @@ fn lag() -> Result<()> {
         "lag",
         &[
             "PostgreSQL standby",
-            "walreceiver run --replay",
+            "walreceiver run",
             "wait for replay, in ms is",
         ],
     )

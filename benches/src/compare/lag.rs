@@ -1,4 +1,4 @@
-//! How long WAL that a standby has flushed waits to be replayed: PostgreSQL's standby and `walreceiver run --replay`, while sessions
+//! How long WAL that a standby has flushed waits to be replayed: PostgreSQL's standby and `walreceiver run`, while sessions
 //! change the catalogs of the primary at a steady rate.
 //!
 //! A standby of PostgreSQL's is asked over SQL, again and again, how far it has flushed and how far it has replayed; the mirror runs in
@@ -82,7 +82,7 @@ pub fn compare(effort: Effort) -> Result<Report> {
     ]);
     for (name, lags) in [
         ("PostgreSQL standby", &mut theirs),
-        ("walreceiver run --replay", &mut ours),
+        ("walreceiver run", &mut ours),
     ] {
         table.row([
             name.to_owned(),

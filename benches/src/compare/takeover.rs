@@ -59,7 +59,7 @@ pub fn compare(effort: Effort) -> Result<Report> {
         for (name, times) in [
             ("PostgreSQL standby, pg_promote", &promoted),
             ("walreceiver activate --recovery postgres", &recovered),
-            ("walreceiver activate, of run --replay", &native),
+            ("walreceiver activate", &native),
         ] {
             table.row([
                 name.to_owned(),
@@ -85,11 +85,11 @@ pub fn compare(effort: Effort) -> Result<Report> {
 struct Scene {
     primary: Cluster,
     standby: Cluster,
-    /// Was run with `--replay`.
+    /// Replays what it receives.
     mirror: Mirror,
     /// Its receiver, which `activate` ends: that is a part of the time.
     _receiver: Running,
-    /// Was not.
+    /// Only receives.
     unreplayed: Mirror,
 }
 
@@ -106,18 +106,18 @@ impl Scene {
         let unreplayed = mirror.copy()?;
         let mut standby = primary.standby(&[("primary_slot_name", "")])?;
         standby.start()?;
-        let running = mirror.run(&["--replay", "--restartpoint-interval", "0"])?;
+        let running = mirror.run(&["--restartpoint-interval", "0"])?;
         primary.pgbench(&["-n", "-c", "4", "-t", "500"])?;
         primary.query("CHECKPOINT")?;
         standby.query("CHECKPOINT")?;
         caught_up(&primary, &standby)?;
         end(running)?;
         // The slot is of one mirror, and free now.
-        let running = unreplayed.run(&[])?;
+        let running = unreplayed.run(&["--no-replay"])?;
         primary.pgbench(&["-n", "-c", "4", "-t", "100"])?;
         caught_up(&primary, &standby)?;
         end(running)?;
-        let running = mirror.run(&["--replay"])?;
+        let running = mirror.run(&[])?;
         caught_up(&primary, &standby)?;
         primary.kill_9()?;
         Ok(Self {

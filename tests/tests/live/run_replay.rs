@@ -1,4 +1,4 @@
-//! `walreceiver run --replay`: a mirror that applies what it receives, and says so; killed at any instant, over a promotion, with damaged
+//! `walreceiver run` replays: a mirror that applies what it receives, and says so; killed at any instant, over a promotion, with damaged
 //! pages, and without the WAL that it needs no more. What it has replayed PostgreSQL recovers from.
 
 use std::fs::OpenOptions;
@@ -18,13 +18,7 @@ use walstream_tests::{
 use crate::sender_observed::{metrics_address, scrape, value};
 
 const NAME: &str = "gp_walreceiver";
-const REPLAY: &[&str] = &[
-    "--replay",
-    "--restartpoint-interval",
-    "0",
-    "--max-wait",
-    "0.2",
-];
+const REPLAY: &[&str] = &["--restartpoint-interval", "0", "--max-wait", "0.2"];
 
 fn rounds() -> u32 {
     if std::env::var_os("WALSTREAM_FULL").is_some() {

@@ -141,7 +141,7 @@ pub struct LiveStatus {
     pub last_error: Option<String>,
     /// When that was, in microseconds since 1970.
     pub last_error_at_us: Option<i64>,
-    /// How replay stands; null without `--replay`.
+    /// How replay stands; null with `--no-replay`.
     #[serde(default)]
     pub replay: Option<ReplayStatus>,
     /// The hub that serves the mirror, when asked over the socket; null without `--serve`.

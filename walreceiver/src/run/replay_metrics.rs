@@ -1,5 +1,5 @@
 //! Prometheus metrics of the replay of a mirror, as text, from what [`LiveStatus`] says when they are asked for. So a lag by time grows
-//! while nothing happens. There are none without `--replay`.
+//! while nothing happens. There are none with `--no-replay`.
 //!
 //! ```text
 //! walstream_receiver_apply_lsn             end of the WAL that is replayed, bytes
