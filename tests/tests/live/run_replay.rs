@@ -130,7 +130,7 @@ fn commits_wait_until_a_mirror_that_is_killed_again_and_again_has_applied_them()
     // A mirror that is not replayed any more goes on as it was.
     again.signal(walstream_tests::Signal::TERM)?;
     again.wait(LONG)?;
-    let plain = mirror.run(&[])?;
+    let plain = mirror.run(&["--no-replay"])?;
     primary.query("SET synchronous_commit = on; CREATE TABLE received AS SELECT 1")?;
     assert!(replay_status(&mirror)?.is_null());
     plain.kill_9()?;

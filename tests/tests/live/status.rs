@@ -81,7 +81,14 @@ fn a_synchronous_standby_is_shown_as_the_primary_shows_it() -> Result<()> {
     wait_for("a status that equals the primary's", SHORT, || {
         let seen = status(&mirror, &[])?;
         let mut equal = seen["lag_bytes"] == 0;
-        for column in ["state", "sync_state", "sent_lsn", "write_lsn", "flush_lsn"] {
+        for column in [
+            "state",
+            "sync_state",
+            "sent_lsn",
+            "write_lsn",
+            "flush_lsn",
+            "replay_lsn",
+        ] {
             let theirs = primary.standby_column(NAME, column)?;
             equal &= seen[column].as_str() == theirs.as_deref();
         }
@@ -93,7 +100,7 @@ fn a_synchronous_standby_is_shown_as_the_primary_shows_it() -> Result<()> {
     assert_eq!(seen["state"], "streaming");
     assert_eq!(seen["sync_state"], "sync");
     assert_eq!(seen["timeline"], 1);
-    assert_eq!(seen["replay_lsn"], Value::Null);
+    assert_eq!(seen["replay_lsn"], seen["flush_lsn"]);
     assert_eq!(seen["lag_seconds"], 0.0);
     assert_eq!(seen["primary"]["slot"]["wal_status"], "reserved");
     assert_eq!(
@@ -110,10 +117,9 @@ fn a_synchronous_standby_is_shown_as_the_primary_shows_it() -> Result<()> {
         shown.starts_with("Synchronized: streaming as sync standby; "),
         "{shown}"
     );
-    assert!(
-        shown.contains("Replay location           = not replaying"),
-        "{shown}"
-    );
+    let replayed = seen["replay_lsn"].as_str().unwrap_or_default();
+    let replayed = format!("Replay location           = {replayed}\n");
+    assert!(shown.contains(&replayed), "{shown}");
 
     wait_for_last_status(&mirror)?;
     receiver.kill_9()?;

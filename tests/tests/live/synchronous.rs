@@ -32,7 +32,7 @@ fn waiting_for_the_mirror(primary: &Cluster) -> Result<bool> {
 fn commits_wait_while_the_mirror_is_stopped() -> Result<()> {
     let (primary, mirror, mut receiver) = synchronous()?;
     primary.query("CREATE TABLE t (i int)")?;
-    for level in ["on", "remote_write"] {
+    for level in ["on", "remote_write", "remote_apply"] {
         let sql = format!("SET synchronous_commit = {level}; INSERT INTO t VALUES (1)");
         let insert = || {
             let psql = mirror
@@ -56,8 +56,7 @@ fn commits_wait_while_the_mirror_is_stopped() -> Result<()> {
         assert_eq!(goes_on.code(), Some(0), "{level}: {goes_on}");
         assert_eq!(goes_on.stderr, "", "{level}");
     }
-    // Nothing is replayed, so nothing is claimed to be; write and flush are.
-    let row = "write_lsn = pg_current_wal_flush_lsn() AND flush_lsn = pg_current_wal_flush_lsn() AND replay_lsn IS NULL
+    let row = "write_lsn = pg_current_wal_flush_lsn() AND flush_lsn = pg_current_wal_flush_lsn() AND replay_lsn = flush_lsn
                AND state = 'streaming' AND sync_state = 'sync'";
     wait_for("a standby that has everything", SHORT, || {
         Ok(primary.standby_column(NAME, row)?.as_deref() == Some("t"))
