@@ -45,6 +45,8 @@ pub struct FollowProgress {
     pub counts: ReplayCounts,
     /// When the first WAL was flushed that is not replayed yet; `None` when all is.
     pub behind_since: Option<SystemTime>,
+    /// A commit waits to hear this on the primary (`synchronous_commit = remote_apply`).
+    pub is_awaited: bool,
 }
 
 /// Is told how far replay is.
@@ -92,7 +94,7 @@ pub fn follow<S: DataStorage>(
         let timeline = pending.end.timeline;
         while pending.end.timeline == timeline {
             visitor.behind_since = Some(pending.since);
-            visitor.tell(done);
+            visitor.tell(done, false);
             let until = pending.end.lsn;
             let stopped = reader.advance(&mut decoder, until, flushed.stopped(), &mut visitor)?;
             if let Some(error) = visitor.error {
@@ -116,7 +118,7 @@ pub fn follow<S: DataStorage>(
                 }
             }
             visitor.behind_since = flushed.since();
-            visitor.tell(until);
+            visitor.tell(until, false);
             done = until;
             pending = match flushed.next() {
                 Some(next) => next,
@@ -170,7 +172,7 @@ struct FollowVisitor<'o, S: DataStorage> {
 }
 
 impl<S: DataStorage> FollowVisitor<'_, S> {
-    fn tell(&mut self, lsn: Lsn) {
+    fn tell(&mut self, lsn: Lsn, is_awaited: bool) {
         let replayer = &self.replayer;
         self.observer.progress(&FollowProgress {
             applied: ReplayPosition {
@@ -181,6 +183,7 @@ impl<S: DataStorage> FollowVisitor<'_, S> {
             redo_lsn: replayer.control.content.checkpoint.redo_lsn,
             counts: replayer.counts,
             behind_since: self.behind_since,
+            is_awaited,
         });
     }
 }
@@ -189,9 +192,9 @@ impl<S: DataStorage> RecordVisitor for FollowVisitor<'_, S> {
     fn record(&mut self, record: &Record<'_>) -> Result<Flow, DecodeError> {
         match self.replayer.replay(record) {
             Ok(flow) => {
-                let is_asked = std::mem::take(&mut self.replayer.is_report_asked);
-                if is_asked || self.replayer.counts.records.is_multiple_of(TELL_EVERY) {
-                    self.tell(record.end_lsn);
+                let is_awaited = std::mem::take(&mut self.replayer.is_report_asked);
+                if is_awaited || self.replayer.counts.records.is_multiple_of(TELL_EVERY) {
+                    self.tell(record.end_lsn, is_awaited);
                 }
                 Ok(flow)
             }

@@ -103,7 +103,7 @@ impl Replaying {
         Arc::clone(&self.flushed)
     }
 
-    /// How far WAL is replayed; [`Lsn::INVALID`] while that is not known.
+    /// How far WAL is replayed; [`Lsn::INVALID`] while that is not known. Only a change that a commit waits for wakes up.
     pub(super) fn applied(&self) -> watch::Receiver<Lsn> {
         self.applied.clone()
     }
@@ -150,10 +150,10 @@ impl FollowObserver for Follower {
             replay.records = progress.counts.records;
             replay.behind_since_us = progress.behind_since.map(unix_us);
         });
+        // What no commit waits for goes with the next report, and costs the primary no message of its own.
         self.applied.send_if_modified(|lsn| {
-            let has_news = *lsn != applied;
             *lsn = applied;
-            has_news
+            progress.is_awaited
         });
         if std::mem::replace(&mut self.redo_lsn, progress.redo_lsn) != progress.redo_lsn
             && let Some(old_wal) = &mut self.old_wal

@@ -29,6 +29,8 @@ use crate::wal_sink::{ProgressReceiver, SinkProgress, WalDestination};
 
 /// Messages that are handled before progress and deadlines are looked at again.
 const MESSAGES_PER_ROUND: usize = 64;
+/// When to look how far replay is that nobody waits for, if no message and no flush gives an opportunity before.
+const LOOK_AT_APPLIED: Duration = Duration::from_millis(100);
 /// How long the server may take to end a stream that we have ended.
 const END_OF_COPY_WAIT: Duration = Duration::from_secs(5);
 
@@ -58,7 +60,8 @@ pub struct StreamRequest {
     pub relay: Option<Relay>,
     /// The receiver's own standbys, whose hot standby feedback is passed on.
     pub followers: Option<SenderView>,
-    /// How far the receiver has replayed, where it does; it is reported as applied. With `relay` the standbys' own is.
+    /// How far the receiver has replayed, where it does; it is reported as applied. With `relay` the standbys' own is. A change that
+    /// is notified is reported at once, any other with the next report, and soon.
     pub applied: Option<watch::Receiver<Lsn>>,
 }
 
@@ -241,7 +244,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
             if self.is_reached(wish) {
                 return self.end().await;
             }
-            let deadline = self.receiver.poll_timeout();
+            let deadline = self.deadline();
             tokio::select! {
                 message = self.connection.next_message() => {
                     if self.handle(message?, wish).await? {
@@ -267,6 +270,15 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
                 Ok(()) = stop.changed() => {}
             }
         }
+    }
+
+    /// When there is something to do if nothing comes before.
+    fn deadline(&self) -> Option<Instant> {
+        let is_replaying = |applied: &watch::Receiver<Lsn>| applied.has_changed().is_ok();
+        let is_behind = self.receiver.applied_lsn() < self.receiver.flushed_lsn();
+        let look = (is_behind && self.applied.as_ref().is_some_and(is_replaying))
+            .then(|| Instant::now() + LOOK_AT_APPLIED);
+        look.into_iter().chain(self.receiver.poll_timeout()).min()
     }
 
     fn is_reached(&self, stop: Stop) -> bool {
