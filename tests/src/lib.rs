@@ -22,6 +22,7 @@ mod receivewal;
 mod recording;
 pub mod redo_oracle;
 pub mod redo_seeds;
+pub mod regression_suite;
 mod replay_scene;
 mod s3_server;
 mod served_archive;

@@ -30,7 +30,7 @@ pub fn server_version(major: u32) -> Result<PostgresPrograms> {
 }
 
 /// Where the script keeps the servers: the same places in the same order.
-fn servers_dir() -> Result<PathBuf> {
+pub(crate) fn servers_dir() -> Result<PathBuf> {
     let variable = |name: &str| {
         env::var_os(name)
             .filter(|value| !value.is_empty())

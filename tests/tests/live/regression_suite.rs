@@ -1,0 +1,82 @@
+//! `walreceiver replay --check-consistency` of all that PostgreSQL's own regression suite does, from a base backup taken before: no page
+//! differs from the image beside its change, and at the end no file differs from a PostgreSQL standby's.
+//!
+//! It is run alone with
+//! `tests/servers/regression_suite && cargo test -p walstream-tests --test live regression_suite -- --ignored --nocapture`,
+//! with `--release` in half the time.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use walstream_tests::data_directory::ensure_same_data;
+use walstream_tests::{ReplayScene, StopMode, regression_suite};
+
+/// What the longest step may take; it takes some minutes.
+const DEADLINE: Duration = Duration::from_secs(3600);
+
+fn check(compression: &str) -> Result<()> {
+    let primary = ReplayScene::options(15)?
+        .set("wal_consistency_checking", "all")
+        .set("wal_compression", compression)
+        .set("wal_keep_size", "40GB")
+        // The suite wants as many sessions as it has, and plans as those of the default.
+        .set("shared_buffers", "128MB")
+        .start()?;
+    let mut scene = ReplayScene::new(primary)?;
+    let passed = regression_suite::run(&scene.primary, DEADLINE)?;
+    // A few depend on the machine. What they did is in the WAL as well.
+    ensure!(passed > 200, "only {passed} tests of the suite passed");
+    scene.primary.stop(StopMode::Fast)?;
+
+    let target = format!("recovery_target_lsn={}", scene.end()?);
+    // The standby has no need to keep what it fetched.
+    let settings = [&target, "wal_keep_size=0", "shared_buffers=128MB"];
+    let standby = scene.standby_within("standby", &settings, DEADLINE)?;
+    let ours = scene.copy(&scene.backup, "ours")?;
+    let checked = scene.replay(&ours)?.arg("--check-consistency");
+    let checked = checked.succeed(DEADLINE)?;
+    let compared = checked.json()?["pages_compared"].as_u64();
+    let compared = compared.context("no count of pages")?;
+    ensure!(compared > 1_000_000, "{checked}");
+    let pages = ensure_same_data(&standby, &ours)?;
+    ensure!(pages > 10_000, "only {pages} pages");
+    println!(
+        "{passed} tests passed, {compared} pages compared with images, {pages} with the standby's"
+    );
+    Ok(())
+}
+
+#[test]
+#[ignore = "takes minutes, and 10 GB of disk"]
+fn no_page_differs_after_the_regression_suite() -> Result<()> {
+    let primary = ReplayScene::options(15)?
+        .set("wal_consistency_checking", "all")
+        // Without it the suite's WAL has 10 GB.
+        .set("wal_compression", "lz4")
+        .set("wal_keep_size", "40GB")
+        // As PostgreSQL's default, which the suite expects.
+        .set("shared_buffers", "128MB")
+        .start()?;
+    let mut scene = ReplayScene::new(primary)?;
+    let passed = regression_suite::run(&scene.primary, DEADLINE)?;
+    // A few depend on the machine. What they did is in the WAL as well.
+    ensure!(passed > 200, "only {passed} tests of the suite passed");
+    scene.primary.stop(StopMode::Fast)?;
+
+    let target = format!("recovery_target_lsn={}", scene.end()?);
+    // The standby has no need to keep what it fetched.
+    let settings = [&target, "wal_keep_size=0", "shared_buffers=128MB"];
+    let standby = scene.standby_within("standby", &settings, DEADLINE)?;
+    let ours = scene.copy(&scene.backup, "ours")?;
+    let checked = scene.replay(&ours)?.arg("--check-consistency");
+    let checked = checked.succeed(DEADLINE)?;
+    let compared = checked.json()?["pages_compared"].as_u64();
+    let compared = compared.context("no count of pages")?;
+    ensure!(compared > 1_000_000, "{checked}");
+    let pages = ensure_same_data(&standby, &ours)?;
+    ensure!(pages > 10_000, "only {pages} pages");
+    println!(
+        "{passed} tests passed, {compared} pages compared with images, {pages} with the standby's"
+    );
+    Ok(())
+}
