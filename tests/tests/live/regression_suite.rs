@@ -14,38 +14,6 @@ use walstream_tests::{ReplayScene, StopMode, regression_suite};
 /// What the longest step may take; it takes some minutes.
 const DEADLINE: Duration = Duration::from_secs(3600);
 
-fn check(compression: &str) -> Result<()> {
-    let primary = ReplayScene::options(15)?
-        .set("wal_consistency_checking", "all")
-        .set("wal_compression", compression)
-        .set("wal_keep_size", "40GB")
-        // The suite wants as many sessions as it has, and plans as those of the default.
-        .set("shared_buffers", "128MB")
-        .start()?;
-    let mut scene = ReplayScene::new(primary)?;
-    let passed = regression_suite::run(&scene.primary, DEADLINE)?;
-    // A few depend on the machine. What they did is in the WAL as well.
-    ensure!(passed > 200, "only {passed} tests of the suite passed");
-    scene.primary.stop(StopMode::Fast)?;
-
-    let target = format!("recovery_target_lsn={}", scene.end()?);
-    // The standby has no need to keep what it fetched.
-    let settings = [&target, "wal_keep_size=0", "shared_buffers=128MB"];
-    let standby = scene.standby_within("standby", &settings, DEADLINE)?;
-    let ours = scene.copy(&scene.backup, "ours")?;
-    let checked = scene.replay(&ours)?.arg("--check-consistency");
-    let checked = checked.succeed(DEADLINE)?;
-    let compared = checked.json()?["pages_compared"].as_u64();
-    let compared = compared.context("no count of pages")?;
-    ensure!(compared > 1_000_000, "{checked}");
-    let pages = ensure_same_data(&standby, &ours)?;
-    ensure!(pages > 10_000, "only {pages} pages");
-    println!(
-        "{passed} tests passed, {compared} pages compared with images, {pages} with the standby's"
-    );
-    Ok(())
-}
-
 #[test]
 #[ignore = "takes minutes, and 10 GB of disk"]
 fn no_page_differs_after_the_regression_suite() -> Result<()> {
@@ -65,7 +33,7 @@ fn no_page_differs_after_the_regression_suite() -> Result<()> {
 
     let target = format!("recovery_target_lsn={}", scene.end()?);
     // The standby has no need to keep what it fetched.
-    let settings = [&target, "wal_keep_size=0", "shared_buffers=128MB"];
+    let settings = [target.as_str(), "wal_keep_size=0", "shared_buffers=128MB"];
     let standby = scene.standby_within("standby", &settings, DEADLINE)?;
     let ours = scene.copy(&scene.backup, "ours")?;
     let checked = scene.replay(&ours)?.arg("--check-consistency");
