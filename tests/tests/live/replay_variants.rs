@@ -90,7 +90,7 @@ fn check(options: &ClusterOptions) -> Result<()> {
 }
 
 /// Ends recovery of a replayed directory and starts PostgreSQL on it, which has nothing to recover.
-fn activated(scene: &ReplayScene, ours: &Path) -> Result<Cluster> {
+pub(crate) fn activated(scene: &ReplayScene, ours: &Path) -> Result<Cluster> {
     let promoted = scene.replay(ours)?.args(["--target-action", "promote"]);
     promoted.succeed(LONG)?;
     let control = control_file(ours)?;
