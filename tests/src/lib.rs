@@ -53,7 +53,7 @@ pub use replay_scene::ReplayScene;
 pub use rustix::process::Signal;
 pub use s3_server::{S3Server, object_names};
 pub use served_archive::ServedArchive;
-pub use servers::{MAJORS, server_version};
+pub use servers::{MAJORS, server_version, server_with_large_blocks};
 pub use take_over::{ensure_same_content, ensure_same_lines, take_over, wait_until_it_serves};
 pub use wait::{LONG, SHORT, wait_for, wait_for_some};
 pub use wal_comparison::{SameWal, ensure_same_wal};

@@ -10,7 +10,7 @@ use walstream::storage::control::DatabaseState;
 use walstream_tests::data_directory::{control_file, ensure_same_data};
 use walstream_tests::{
     Cluster, ClusterOptions, LONG, ReplayScene, StopMode, ensure_same_lines, server_version,
-    wait_until_it_serves,
+    server_with_large_blocks, wait_until_it_serves,
 };
 
 use crate::replay::{dump, standby_at_end};
@@ -132,6 +132,30 @@ fn no_images_of_full_pages() -> Result<()> {
 #[test]
 fn no_images_of_full_pages_and_checksums() -> Result<()> {
     check(&checksummed()?.set("full_page_writes", "off"))
+}
+
+/// The pages of the Greenplum family: of data, of WAL, and of commit state and the like.
+#[test]
+#[ignore = "needs the server that tests/servers/large_blocks builds"]
+fn blocks_of_32_kb() -> Result<()> {
+    let options = checksummed()?.programs(&server_with_large_blocks()?);
+    check(&options.set("wal_compression", "pglz"))
+}
+
+/// Each page is compared with the image that the primary logs beside each change, too.
+#[test]
+#[ignore = "needs the server that tests/servers/large_blocks builds"]
+fn blocks_of_32_kb_compared_with_images() -> Result<()> {
+    let options = options()?.programs(&server_with_large_blocks()?);
+    let scene = worked(&options.set("wal_consistency_checking", "all"))?;
+    let standby = standby_at_end(&scene)?;
+    let ours = scene.copy(&scene.backup, "ours")?;
+    let checked = scene.replay(&ours)?.arg("--check-consistency");
+    let checked = checked.succeed(LONG)?;
+    let compared = checked.json()?["pages_compared"].as_u64();
+    ensure!(compared > Some(20_000), "{checked}");
+    ensure_same_data(&standby, &ours)?;
+    Ok(())
 }
 
 /// One tablespace is older than the base backup and lies elsewhere, with a database and a table in it; others come later, in the data
