@@ -139,6 +139,9 @@ fn no_images_of_full_pages_and_checksums() -> Result<()> {
 #[ignore = "needs the server that tests/servers/large_blocks builds"]
 fn blocks_of_32_kb() -> Result<()> {
     let options = checksummed()?.programs(&server_with_large_blocks()?);
+    let control = control_file(options.create()?.data_dir())?;
+    assert_eq!(control.block_size.bytes(), 32768);
+    assert_eq!(control.wal_block_size.bytes(), 32768);
     check(&options.set("wal_compression", "pglz"))
 }
 
