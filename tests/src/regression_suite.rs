@@ -1,4 +1,4 @@
-//! PostgreSQL 15's own regression suite, which `tests/servers/regression_suite` brings.
+//! PostgreSQL 15's own suites of tests, which `tests/servers/regression_suite` brings.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,14 +10,31 @@ use walreceiver::demo::local_postgres::SUPERUSER;
 use crate::servers::servers_dir;
 use crate::{Cluster, Workdir};
 
-/// Runs the suite against a server, as `make installcheck-parallel` does, and gives how many of its tests passed. It may be fewer than
+/// One of the suites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// The regression suite: everything that SQL can do, in up to twenty sessions.
+    Regression,
+    /// The isolation suite: what sessions do to each other.
+    Isolation,
+}
+
+/// Runs a suite against a server, as `make installcheck-parallel` does, and gives how many of its tests passed. It may be fewer than
 /// there are.
 ///
 /// # Errors
 /// When the suite is not there, cannot be run, or nothing of it passes.
-pub fn run(server: &Cluster, deadline: Duration) -> Result<usize> {
-    let suite = servers_dir()?.join("regression-suite-15");
-    let program = suite.join("pg_regress");
+pub fn run(suite: Suite, server: &Cluster, deadline: Duration) -> Result<usize> {
+    let libraries = servers_dir()?.join("regression-suite-15");
+    let (directory, program, schedule) = match suite {
+        Suite::Regression => (libraries.clone(), "pg_regress", "parallel_schedule"),
+        Suite::Isolation => (
+            libraries.join("isolation"),
+            "pg_isolation_regress",
+            "isolation_schedule",
+        ),
+    };
+    let program = directory.join(program);
     ensure!(
         program.is_file(),
         "no \"{}\": run tests/servers/regression_suite",
@@ -32,9 +49,9 @@ pub fn run(server: &Cluster, deadline: Duration) -> Result<usize> {
     let finished = places
         .external(&program)
         .args([
-            option("inputdir", &suite),
-            option("dlpath", &suite),
-            option("schedule", &suite.join("parallel_schedule")),
+            option("inputdir", &directory),
+            option("dlpath", &libraries),
+            option("schedule", &directory.join(schedule)),
             option("outputdir", places.path()),
             option("bindir", server.programs().bindir()),
             option("host", server.scratch()),
