@@ -51,7 +51,7 @@ fn no_page_differs_after_the_isolation_suite() -> Result<()> {
 
 /// Many tests of the suite expect other plans, or other sizes, than there are.
 #[test]
-#[ignore = "takes minutes, 10 GB of disk, and the server that tests/servers/large_blocks builds"]
+#[ignore = "open: not run to its end yet; takes minutes, and the server that tests/servers/large_blocks builds"]
 fn no_page_differs_after_the_regression_suite_in_blocks_of_32_kb() -> Result<()> {
     let options = ReplayScene::options(15)?.programs(&server_with_large_blocks()?);
     let options = options.set("wal_compression", "pglz");
