@@ -117,7 +117,16 @@ impl Cluster {
     /// # Errors
     /// When it fails, with its messages.
     pub fn dump_all(&self) -> Result<String> {
-        let dump = self.run("pg_dumpall", &["-d", &self.conninfo()])?;
+        self.dump_all_with(&[])
+    }
+
+    /// As [`dump_all`](Self::dump_all), with further options.
+    ///
+    /// # Errors
+    /// When it fails, with its messages.
+    pub fn dump_all_with(&self, options: &[&str]) -> Result<String> {
+        let conninfo = self.conninfo();
+        let dump = self.run("pg_dumpall", &[&["-d", &conninfo], options].concat())?;
         // Two dumps of one database differ in the random keys of these lines.
         let kept =
             |line: &&str| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict ");

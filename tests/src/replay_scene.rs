@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use walstream::Lsn;
@@ -37,11 +38,19 @@ impl ReplayScene {
     /// # Errors
     /// When that fails.
     pub fn new(primary: Cluster) -> Result<Self> {
+        Self::with_tablespace(primary, None)
+    }
+
+    /// As [`new`](Self::new), of a primary that may have a tablespace in this directory. The backup's own lies beside it.
+    ///
+    /// # Errors
+    /// When the base backup fails.
+    pub fn with_tablespace(primary: Cluster, tablespace: Option<&Path>) -> Result<Self> {
         let places = Workdir::new()?;
         let backup = places.join("backup");
         let target = backup.to_string_lossy().into_owned();
         let conninfo = primary.conninfo();
-        let arguments = [
+        let mut arguments = vec![
             "-D",
             &target,
             "--no-sync",
@@ -52,6 +61,11 @@ impl ReplayScene {
             "-d",
             &conninfo,
         ];
+        let mapping = tablespace.map(|old| {
+            let new = places.join("tablespace");
+            format!("--tablespace-mapping={}={}", old.display(), new.display())
+        });
+        arguments.extend(mapping.as_deref());
         primary.run("pg_basebackup", &arguments)?;
         let wal = primary.data_dir().join("pg_wal");
         Ok(Self {
@@ -70,7 +84,7 @@ impl ReplayScene {
         Ok(control_file(self.primary.data_dir())?.checkpoint_lsn)
     }
 
-    /// A copy of a directory or file, with its owner.
+    /// A copy of a directory or file, with its owner. A data directory's tablespaces are copied as well.
     ///
     /// # Errors
     /// When it cannot be copied.
@@ -78,6 +92,19 @@ impl ReplayScene {
         let copy = self.places.join(name);
         let status = Command::new("cp").arg("-a").args([from, &copy]).status()?;
         ensure!(status.success(), "cp: {status}");
+        let Ok(links) = std::fs::read_dir(copy.join("pg_tblspc")) else {
+            return Ok(copy);
+        };
+        for link in links {
+            let link = link?.path();
+            if let Ok(tablespace) = std::fs::read_link(&link) {
+                let oid = link.file_name().unwrap_or_default().to_string_lossy();
+                let own = self.copy(&tablespace, &format!("{name}-{oid}"))?;
+                std::fs::remove_file(&link)?;
+                std::os::unix::fs::symlink(own, &link)?;
+                self.places.own(&link)?;
+            }
+        }
         Ok(copy)
     }
 
@@ -99,6 +126,19 @@ impl ReplayScene {
     /// # Errors
     /// When it does not end at the target.
     pub fn standby(&self, name: &str, settings: &[&str]) -> Result<PathBuf> {
+        self.standby_within(name, settings, LONG)
+    }
+
+    /// As [`standby`](Self::standby), when it may take longer than a test otherwise does.
+    ///
+    /// # Errors
+    /// When it does not end at the target within `deadline`.
+    pub fn standby_within(
+        &self,
+        name: &str,
+        settings: &[&str],
+        deadline: Duration,
+    ) -> Result<PathBuf> {
         let standby = self.copy(&self.backup, name)?;
         let signal = standby.join("standby.signal");
         std::fs::write(&signal, "")?;
@@ -118,7 +158,7 @@ impl ReplayScene {
         for setting in common.iter().chain(settings) {
             server = server.args(["-c", setting]);
         }
-        let ended = server.run(LONG)?;
+        let ended = server.run(deadline)?;
         let state = control_file(&standby)?.state;
         ensure!(state == DatabaseState::ShutDownInRecovery, "{ended}");
         Ok(standby)

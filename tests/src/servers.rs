@@ -29,8 +29,18 @@ pub fn server_version(major: u32) -> Result<PostgresPrograms> {
     })
 }
 
+/// The programs of PostgreSQL 15 with blocks, of data and of WAL, of 32 kB, as the Greenplum family has them.
+///
+/// # Errors
+/// When there are none, with the command that builds them.
+pub fn server_with_large_blocks() -> Result<PostgresPrograms> {
+    let bindir = servers_dir()?.join("15-32kB/bin");
+    PostgresPrograms::in_directory(&bindir, &server_user()?)
+        .context("no PostgreSQL with large blocks for this test: run tests/servers/large_blocks")
+}
+
 /// Where the script keeps the servers: the same places in the same order.
-fn servers_dir() -> Result<PathBuf> {
+pub(crate) fn servers_dir() -> Result<PathBuf> {
     let variable = |name: &str| {
         env::var_os(name)
             .filter(|value| !value.is_empty())

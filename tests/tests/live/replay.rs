@@ -94,7 +94,12 @@ fn a_replayed_directory_is_that_of_a_standby() -> Result<()> {
 
 /// A dump without positions of sequences, which are ahead after recovery by what a session had fetched.
 pub(crate) fn dump(server: &Cluster) -> Result<String> {
-    let dump = server.dump_all()?;
+    dump_with(server, &[])
+}
+
+/// As [`dump`], with further options of `pg_dumpall`.
+pub(crate) fn dump_with(server: &Cluster, options: &[&str]) -> Result<String> {
+    let dump = server.dump_all_with(options)?;
     let kept = |line: &&str| !line.contains("pg_catalog.setval");
     let lines: Vec<_> = dump.lines().filter(kept).collect();
     Ok(lines.join("\n"))
