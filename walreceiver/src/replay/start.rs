@@ -219,7 +219,7 @@ impl<S: DataStorage> Start<S> {
             slrus: SlruFiles::new(
                 self.storage.clone(),
                 self.directory.clone(),
-                self.dialect.block_size,
+                &self.dialect,
             ),
             consistency: Consistency::of(control),
             position: ReplayPosition {
