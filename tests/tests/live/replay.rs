@@ -7,13 +7,22 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use walstream_tests::data_directory::ensure_same_data;
 use walstream_tests::{
-    Cluster, LONG, Random, ReplayScene, StopMode, ensure_same_lines, every_record,
+    Cluster, ClusterOptions, LONG, Random, ReplayScene, StopMode, ensure_same_lines, every_record,
     wait_until_it_serves,
 };
 
 /// A primary that has done its work and is stopped, and a base backup from before.
 pub(crate) fn worked(major: u32, transactions: &str) -> Result<ReplayScene> {
-    let primary = ReplayScene::options(major)?.start()?;
+    worked_on(ReplayScene::options(major)?, major, transactions)
+}
+
+/// The same on a primary with these options.
+pub(crate) fn worked_on(
+    options: ClusterOptions,
+    major: u32,
+    transactions: &str,
+) -> Result<ReplayScene> {
+    let primary = options.start()?;
     primary.query("CREATE UNLOGGED TABLE unlogged AS SELECT generate_series(1, 1000) a")?;
     let mut scene = ReplayScene::new(primary)?;
     let primary = &mut scene.primary;
