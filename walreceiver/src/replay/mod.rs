@@ -78,7 +78,7 @@ pub use page_check::PageDifference;
 pub use page_store::PageCounts;
 pub use progress::{Bar, ReplayObserver, Silent};
 pub use promotion::Promotion;
-pub use replay_error::{FoundPage, PageDefect, ReplayError};
+pub use replay_error::{FoundPage, PageDefect, PageLimit, ReplayError};
 pub use replayer::{ReplayCounts, ReplayLimits};
 pub use target::{Target, TargetAction, TargetPoint};
 

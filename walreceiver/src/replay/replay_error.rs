@@ -37,6 +37,17 @@ pub enum PageDefect {
     Header,
 }
 
+/// How new a page can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PageLimit {
+    /// Once the data is consistent: as new as the record that is replayed, which ends here.
+    #[error("this one ends at {0}")]
+    Record(Lsn),
+    /// Before: as new as what was in files when replay began, which is consistent from here on.
+    #[error("the data is consistent from {0} on, to which no page can be ahead")]
+    Consistency(Lsn),
+}
+
 /// A page in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundPage {
@@ -136,18 +147,18 @@ pub enum ReplayError {
         /// What is wrong.
         defect: PageDefect,
     },
-    /// A page is ahead of the log, although the data is consistent.
+    /// A page is newer than it can be.
     #[error(
-        "{page} is too new: it was changed last by the record that ends at {page_lsn}, and this one ends at {record_end}; its file is of \
-         another time or cluster: put back the one that was there, or take a new base backup"
+        "{page} is too new: it was changed last by the record that ends at {page_lsn}, and {limit}; its file is of another time or \
+         cluster: put back the one that was there, or take a new base backup"
     )]
     PageTooNew {
         /// The page.
         page: FoundPage,
         /// What it says that it was changed by last.
         page_lsn: Lsn,
-        /// End of the record.
-        record_end: Lsn,
+        /// How new it can be.
+        limit: PageLimit,
     },
     /// A page is not what the primary's is, after a record that says what it should be.
     #[error(

@@ -216,11 +216,7 @@ impl<S: DataStorage> Start<S> {
                 control.has_data_checksums(),
                 layout.segment_blocks,
             ),
-            slrus: SlruFiles::new(
-                self.storage.clone(),
-                self.directory.clone(),
-                &self.dialect,
-            ),
+            slrus: SlruFiles::new(self.storage.clone(), self.directory.clone(), &self.dialect),
             consistency: Consistency::of(control),
             position: ReplayPosition {
                 lsn: checkpoint.redo_lsn,
