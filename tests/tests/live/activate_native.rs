@@ -111,12 +111,23 @@ fn an_activation_that_was_killed_is_gone_on_with() -> Result<()> {
 
 /// Ends recovery by our program.
 fn promote(scene: &ReplayScene, directory: &Path, wal: &Path) -> Result<Finished> {
+    promote_at(scene, directory, wal, &[])
+}
+
+/// The same at a target.
+pub(crate) fn promote_at(
+    scene: &ReplayScene,
+    directory: &Path,
+    wal: &Path,
+    target: &[&str],
+) -> Result<Finished> {
     let program = scene.places.program("walreceiver")?;
     let promoted = program
         .args(["replay", "--json", "--target-action", "promote", "-D"])
         .arg(directory)
         .arg("--wal")
         .arg(wal)
+        .args(target)
         .succeed(LONG)?;
     let report = promoted.json()?;
     let milliseconds = report.pointer("/promotion/milliseconds");
@@ -129,28 +140,38 @@ fn promote(scene: &ReplayScene, directory: &Path, wal: &Path) -> Result<Finished
 /// What PostgreSQL's own promotion makes of a copy of the backup; it was stopped right after.
 fn promoted_by_postgresql(scene: &ReplayScene, wal: &Path) -> Result<PathBuf> {
     let theirs = scene.copy(&scene.backup, "theirs")?;
+    // As the primary had it at the end; otherwise a record about it comes before the checkpoint.
+    promote_by_postgresql(scene, &theirs, wal, &[("full_page_writes", "off")])?;
+    Ok(theirs)
+}
+
+/// Lets PostgreSQL promote a directory with these settings, and stops it right after.
+pub(crate) fn promote_by_postgresql(
+    scene: &ReplayScene,
+    theirs: &Path,
+    wal: &Path,
+    settings: &[(&str, &str)],
+) -> Result<()> {
     own_file(scene, &theirs.join("recovery.signal"))?;
-    let mut server = Cluster::on_directory(&scene.primary, &theirs)?;
+    let mut server = Cluster::on_directory(&scene.primary, theirs)?;
     let restore = format!("cp {}/%f %p", wal.display());
     server.configure(&[
         ("restore_command", restore.as_str()),
-        // As the primary had it at the end; otherwise a record about it comes before the checkpoint.
-        ("full_page_writes", "off"),
         ("autovacuum", "off"),
         ("archive_mode", "on"),
     ])?;
+    server.configure(settings)?;
     server.start()?;
     wait_for("the end of PostgreSQL's recovery", LONG, || {
         Ok(server
             .query("SELECT pg_is_in_recovery()")
             .is_ok_and(|answer| answer == "f"))
     })?;
-    server.stop(StopMode::Immediate)?;
-    Ok(theirs)
+    Ok(server.stop(StopMode::Immediate)?)
 }
 
 /// Checks that two promotions of the same backup with the same WAL say the same.
-fn ensure_same_promotion(scene: &ReplayScene, theirs: &Path, ours: &Path) -> Result<()> {
+pub(crate) fn ensure_same_promotion(scene: &ReplayScene, theirs: &Path, ours: &Path) -> Result<()> {
     let (expected, found) = (control_file(theirs)?, control_file(ours)?);
     assert_eq!(found.state, DatabaseState::ShutDown);
     let mut checkpoint = found.checkpoint;
@@ -210,7 +231,7 @@ fn ensure_same_promotion(scene: &ReplayScene, theirs: &Path, ours: &Path) -> Res
 }
 
 /// Starts PostgreSQL, which must find nothing to recover.
-fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
+pub(crate) fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
     let mut server = Cluster::on_directory(of, directory)?;
     server.start()?;
     wait_until_it_serves(&server)?;
@@ -226,7 +247,7 @@ fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
 }
 
 /// A standby from the old primary's backup goes over to the new timeline, and follows.
-fn follow(scene: &ReplayScene, server: &Cluster, wal: &Path) -> Result<()> {
+pub(crate) fn follow(scene: &ReplayScene, server: &Cluster, wal: &Path) -> Result<()> {
     let directory = scene.copy(&scene.backup, "follower")?;
     own_file(scene, &directory.join("standby.signal"))?;
     let mut standby = Cluster::on_directory(server, &directory)?;
@@ -297,7 +318,7 @@ fn tear(scene: &ReplayScene, wal: &Path) -> Result<Lsn> {
     Ok(end)
 }
 
-fn own_file(scene: &ReplayScene, path: &Path) -> Result<()> {
+pub(crate) fn own_file(scene: &ReplayScene, path: &Path) -> Result<()> {
     std::fs::write(path, "")?;
     scene.places.own(path)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use walstream_tests::data_directory::ensure_same_data;
+use walstream_tests::data_directory::{control_file, ensure_same_data};
 use walstream_tests::{
     Cluster, ClusterOptions, LONG, Random, ReplayScene, StopMode, ensure_same_lines, every_record,
     wait_until_it_serves,
@@ -107,6 +107,37 @@ pub(crate) fn dump(server: &Cluster) -> Result<String> {
     let kept = |line: &&str| !line.contains("pg_catalog.setval");
     let lines: Vec<_> = dump.lines().filter(kept).collect();
     Ok(lines.join("\n"))
+}
+
+/// A hot standby pauses where its own setting is lower than the primary's. A mirror has none, and `pg_control` says what the primary has.
+#[test]
+fn settings_that_the_primary_raised_go_into_pg_control() -> Result<()> {
+    let mut scene = ReplayScene::new(ReplayScene::options(15)?.start()?)?;
+    let before = control_file(&scene.backup)?.settings;
+    let primary = &mut scene.primary;
+    primary.query("CREATE TABLE t AS SELECT generate_series(1, 100) a")?;
+    primary.stop(StopMode::Fast)?;
+    primary.configure(&[
+        ("max_connections", "333"),
+        ("max_worker_processes", "13"),
+        ("max_wal_senders", "23"),
+        ("max_prepared_transactions", "77"),
+        ("max_locks_per_transaction", "129"),
+        ("track_commit_timestamp", "off"),
+        ("wal_level", "replica"),
+    ])?;
+    primary.start()?;
+    primary.query("INSERT INTO t SELECT generate_series(101, 200)")?;
+    primary.stop(StopMode::Fast)?;
+    let standby = standby_at_end(&scene)?;
+    let ours = scene.copy(&scene.backup, "ours")?;
+    scene.replay(&ours)?.succeed(LONG)?;
+    ensure_same_data(&standby, &ours)?;
+    let settings = control_file(&ours)?.settings;
+    assert_eq!(settings.max_connections, 333);
+    assert_ne!(settings, before);
+    assert_eq!(settings, control_file(scene.primary.data_dir())?.settings);
+    Ok(())
 }
 
 #[test]

@@ -156,6 +156,51 @@ fn the_timeline_that_is_followed_is_the_newest_or_the_one_asked_for() -> Result<
     Ok(())
 }
 
+/// The standby made the new timeline's first segment, and what lies before the switch never came into it; the old timeline's is gone.
+#[test]
+fn a_new_timeline_whose_first_segment_is_of_zeros_is_not_the_end() -> Result<()> {
+    let Fork { scene, ends } = Fork::new()?;
+    let names = file_names(&scene.wal)?;
+    let first = names
+        .iter()
+        .find(|name| name.len() == 24 && name.starts_with("00000002"))
+        .context("no segment of timeline 2")?;
+    let path = scene.wal.join(first);
+    let whole = fs::read(&path)?;
+    fs::write(&path, vec![0; whole.len()])?;
+    // With those behind it there is a gap, without them there is nothing but the history.
+    let later: Vec<_> = names
+        .iter()
+        .filter(|name| name.len() == 24 && name.starts_with("00000002") && *name > first)
+        .collect();
+    ensure!(!later.is_empty(), "{names:?}");
+    let aside = scene.places.make_dir("aside")?;
+    for name in &later {
+        fs::rename(scene.wal.join(name), aside.join(name))?;
+    }
+    let ours = scene.copy(&scene.backup, "ours")?;
+    for action in ["shutdown", "promote"] {
+        let stopped = scene.replay(&ours)?.args(["--target-action", action]);
+        stopped.run(LONG)?.expect_failure(
+            5,
+            &["timeline 2, which is followed, begins at", "--timeline"],
+        )?;
+        ensure_paused(&ours)?;
+        ensure!(!ours.join("pg_wal/00000003.history").exists());
+    }
+    for name in &later {
+        fs::rename(aside.join(name), scene.wal.join(name))?;
+    }
+    let stopped = scene.replay(&ours)?.run(LONG)?;
+    ensure!(stopped.code() == Some(7), "{stopped}");
+    ensure_paused(&ours)?;
+    fs::write(&path, whole)?;
+    scene.replay(&ours)?.succeed(LONG)?;
+    let target = format!("recovery_target_lsn={}", ends[1]);
+    ensure_same_data(&scene.standby("standby", &[&target])?, &ours)?;
+    Ok(())
+}
+
 /// WAL of the scene, whose primary is stopped, in a place of its own; and its segments from the backup on.
 fn copied_wal(scene: &mut ReplayScene) -> Result<Vec<String>> {
     let wal = scene.copy(&scene.wal, "wal")?;

@@ -24,17 +24,17 @@ use super::{
 use crate::wal_sink::Storage;
 use crate::wal_sink::faulty_storage::{Fault, FaultyStorage, Operation};
 
-const DATA: &str = "/data";
+pub(super) const DATA: &str = "/data";
 const RECORDED: &[u8] = include_bytes!("../demo/coordinator.tar.zst");
 
-struct Scene {
+pub(super) struct Scene {
     /// The base backup, durable.
-    backup: FaultyStorage,
+    pub(super) backup: FaultyStorage,
     wal: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let wal = tempfile::tempdir().unwrap();
         let backup = FaultyStorage::new();
         let recorded = zstd::stream::read::Decoder::new(RECORDED).unwrap();

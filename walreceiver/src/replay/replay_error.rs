@@ -287,6 +287,19 @@ pub enum ReplayError {
         /// From where on the data is consistent, when that is known.
         min_recovery_point: Option<Lsn>,
     },
+    /// WAL ends before the timeline that is followed begins.
+    #[error(
+        "WAL ends at {end}, and timeline {timeline}, which is followed, begins at {begins}: what there is was replayed; get the WAL in \
+         between, of the timeline before, or choose that one with --timeline"
+    )]
+    EndsBeforeTimeline {
+        /// Where WAL ends.
+        end: Lsn,
+        /// The timeline.
+        timeline: TimelineId,
+        /// Where it left its parent.
+        begins: Lsn,
+    },
     /// The target lies before the data is consistent.
     #[error("the target ({target}) is at {lsn}, before the data is consistent: choose a later one")]
     TargetBeforeConsistency {
@@ -429,7 +442,8 @@ impl ReplayError {
             Self::Read(_)
             | Self::NoCheckpoint { .. }
             | Self::Damage(Damage::Missing { .. })
-            | Self::EndsBeforeConsistency { .. } => Exit::Unavailable,
+            | Self::EndsBeforeConsistency { .. }
+            | Self::EndsBeforeTimeline { .. } => Exit::Unavailable,
             Self::Control { .. }
             | Self::BackupLabel { .. }
             | Self::TablespaceMap { .. }
