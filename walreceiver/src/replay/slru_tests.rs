@@ -31,9 +31,9 @@ enum Told {
     Restart,
 }
 
-/// The offsets of these multixacts after the records.
-fn replayed(major: PgMajor, told: &[Told], multis: &[u32]) -> Vec<u32> {
-    let storage = Scene::new().backup;
+/// The offsets of these multixacts after the records, replayed onto a backup.
+fn replayed(backup: &FaultyStorage, major: PgMajor, told: &[Told], multis: &[u32]) -> Vec<u32> {
+    let storage = backup.snapshot();
     let dialect = Dialect::with_default_sizes(major);
     let new = || SlruFiles::new(storage.clone(), DATA.into(), &dialect);
     let mut control = Control::read(storage.clone(), Path::new(DATA)).unwrap();
@@ -75,6 +75,7 @@ fn offset(storage: &FaultyStorage, multi: u32) -> u32 {
 #[test]
 fn wal_of_servers_before_and_after_the_fix_gives_the_same_offsets() {
     use Told::{Multi, Page, Restart};
+    let backup = Scene::new().backup;
     let last = ON_PAGE - 1;
     let first = ON_PAGE;
     let multis = [last - 1, last, first, first + 1, first + 2];
@@ -141,12 +142,12 @@ fn wal_of_servers_before_and_after_the_fix_gives_the_same_offsets() {
     ] {
         let told = [&begin, rest].concat();
         for major in [PgMajor::V14, PgMajor::V15, PgMajor::V18] {
-            let found = replayed(major, &told, &multis);
+            let found = replayed(&backup, major, &told, &multis);
             assert_eq!(found, [1, 3, 5, 7, 9], "{major:?}, {name}");
         }
         // Up to 13 the next offset is left to the next multixact.
         for major in [PgMajor::V12, PgMajor::V13] {
-            let found = replayed(major, &told, &multis);
+            let found = replayed(&backup, major, &told, &multis);
             assert_eq!(found, [1, 3, 5, 7, 0], "{major:?}, {name}");
         }
     }
@@ -155,11 +156,15 @@ fn wal_of_servers_before_and_after_the_fix_gives_the_same_offsets() {
 #[test]
 fn a_page_is_not_made_again_over_what_the_multixact_before_it_recorded() {
     use Told::{Multi, Page};
+    let backup = Scene::new().backup;
     let last = ON_PAGE - 1;
     // WAL ends behind the record that makes the page: where the last one's members end stays known.
     let told = [Page(0), Multi(last, 3), Page(1)];
-    assert_eq!(replayed(PgMajor::V15, &told, &[last, ON_PAGE]), [3, 5]);
+    assert_eq!(
+        replayed(&backup, PgMajor::V15, &told, &[last, ON_PAGE]),
+        [3, 5]
+    );
     // Another page, made again, is empty.
     let told = [Page(0), Multi(7, 3), Page(0)];
-    assert_eq!(replayed(PgMajor::V15, &told, &[7, 8]), [0, 0]);
+    assert_eq!(replayed(&backup, PgMajor::V15, &told, &[7, 8]), [0, 0]);
 }
