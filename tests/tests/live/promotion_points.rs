@@ -60,7 +60,7 @@ impl Scene {
         })
     }
 
-    /// Promotes copies of a directory, PostgreSQL the one and we the other. Gives ours and the number of rows that it has.
+    /// Promotes copies of a directory, PostgreSQL the one and we the other. Gives ours and a server on it.
     fn check(
         &self,
         name: &str,
@@ -75,6 +75,8 @@ impl Scene {
         promote_at(scene, &ours, &scene.wal, options)?;
         ensure_same_promotion(scene, &theirs, &ours).context(name.to_owned())?;
         let server = start(&scene.primary, &ours)?;
+        // Its locks would be waited for.
+        server.query("ROLLBACK PREPARED 'p'")?;
         server.amcheck()?;
         Ok((ours, server))
     }
@@ -115,7 +117,6 @@ fn at_a_target() -> Result<()> {
         options.extend(exclusive.then_some("--exclusive"));
         let (ours, server) = worked.check(name, &backup, &settings, &options)?;
         assert_eq!(rows(&server)?, expected, "{name}");
-        server.query("COMMIT PREPARED 'p'")?;
         // The old timeline goes on in its own segments, which nobody needs there.
         let names = file_names(&ours.join("pg_wal"))?;
         ensure!(
