@@ -123,7 +123,6 @@ fn settings_that_the_primary_raised_go_into_pg_control() -> Result<()> {
         ("max_wal_senders", "23"),
         ("max_prepared_transactions", "77"),
         ("max_locks_per_transaction", "129"),
-        ("track_commit_timestamp", "off"),
         ("wal_level", "replica"),
     ])?;
     primary.start()?;

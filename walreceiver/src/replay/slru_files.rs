@@ -273,7 +273,8 @@ impl<S: DataStorage> SlruFiles<S> {
         self.set_zero(control, replayed, Slru::CommitTs, page)
     }
 
-    /// Ends keeping commit timestamps: all files go.
+    /// Ends keeping commit timestamps: all files go. A server that had such a page in memory may write it again afterwards, which nobody
+    /// reads then.
     ///
     /// # Source
     /// `DeactivateCommitTs` in `src/backend/access/transam/commit_ts.c`.
