@@ -13,12 +13,12 @@ use walstream_tests::{
 
 /// A primary that has done its work and is stopped, and a base backup from before.
 pub(crate) fn worked(major: u32, transactions: &str) -> Result<ReplayScene> {
-    worked_on(ReplayScene::options(major)?, major, transactions)
+    worked_on(&ReplayScene::options(major)?, major, transactions)
 }
 
 /// The same on a primary with these options.
 pub(crate) fn worked_on(
-    options: ClusterOptions,
+    options: &ClusterOptions,
     major: u32,
     transactions: &str,
 ) -> Result<ReplayScene> {

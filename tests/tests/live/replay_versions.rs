@@ -29,7 +29,7 @@ fn check_without_free_space_maps(major: u32) -> Result<()> {
 /// Without checksums and without logged hints, where a standby of 12 and 13 keeps all that redo records in free space maps.
 fn check_free_space_maps(major: u32) -> Result<()> {
     let options = every_record::options(major)?.set("wal_log_hints", "off");
-    check_but(&worked_on(options, major, "50")?, |_| false)
+    check_but(&worked_on(&options, major, "50")?, |_| false)
 }
 
 fn check_but(scene: &ReplayScene, masked: impl Fn(&Path) -> bool) -> Result<()> {
