@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use walstream_tests::data_directory::{control_file, ensure_same_data};
 use walstream_tests::{
     Cluster, ClusterOptions, LONG, Random, ReplayScene, StopMode, ensure_same_lines, every_record,
-    wait_until_it_serves,
+    wait_for,
 };
 
 /// A primary that has done its work and is stopped, and a base backup from before.
@@ -54,7 +54,12 @@ pub(crate) fn activate(scene: &ReplayScene, directory: &Path) -> Result<Cluster>
     let restore = format!("cp {}/%f %p", scene.wal.display());
     server.configure(&[("restore_command", restore.as_str())])?;
     server.start()?;
-    wait_until_it_serves(&server)?;
+    // It may serve readers before: then it shows no prepared transaction yet.
+    wait_for("the end of recovery", LONG, || {
+        Ok(server
+            .query("SELECT pg_is_in_recovery()")
+            .is_ok_and(|answer| answer == "f"))
+    })?;
     Ok(server)
 }
 
