@@ -102,10 +102,12 @@ impl SlruReplay {
             } => {
                 let offsets = self.page(Slru::MultiXactOffsets, multi);
                 set_multixact_offset(offsets, multi, offset)?;
-                let next = multi.wrapping_add(1).max(FIRST_MULTIXACT);
-                let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
-                let end = offset.wrapping_add(count).max(1);
-                set_multixact_offset(self.page(Slru::MultiXactOffsets, next), next, end)?;
+                if self.context.dialect.records_next_multixact_offset() {
+                    let next = multi.wrapping_add(1).max(FIRST_MULTIXACT);
+                    let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
+                    let end = offset.wrapping_add(count).max(1);
+                    set_multixact_offset(self.page(Slru::MultiXactOffsets, next), next, end)?;
+                }
                 for (index, member) in (0..).zip(members.iter()) {
                     let at = offset.wrapping_add(index);
                     set_member(self.page(Slru::MultiXactMembers, at), at, member)?;

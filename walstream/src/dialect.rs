@@ -135,6 +135,20 @@ impl Dialect {
     pub fn has_toplevel_xid(&self) -> bool {
         self.major >= PgMajor::V14
     }
+
+    /// Whether recording a multixact records, too, where the next one's members begin.
+    ///
+    /// It is a fix that came with 14.21, 15.16, 16.12, 17.8 and 18.2, when 13 had had its last release. Servers before and after it
+    /// write the same records but for the order in which a page of offsets is made, and a server of either kind recovers from both;
+    /// what WAL does not say is which kind wrote it. So redo does as the newest of a major version does.
+    ///
+    /// # Source
+    /// `RecordNewMultiXact` in `src/backend/access/transam/multixact.c`; `GetMultiXactIdMembers` there, which before the fix waited
+    /// for the next offset to be written.
+    #[must_use]
+    pub fn records_next_multixact_offset(&self) -> bool {
+        self.major >= PgMajor::V14
+    }
 }
 
 #[cfg(test)]

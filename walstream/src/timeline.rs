@@ -325,7 +325,7 @@ impl fmt::Display for TimelineHistory {
 /// The content of a new timeline's history file, byte for byte as a promotion writes it.
 ///
 /// `parent_content` is the content of the parent's history file, `None` when it has none. The new timeline's number is
-/// only in the file's name. `reason` must be one line.
+/// only in the file's name. `reason` must be one line, which may have its end.
 ///
 /// # Source
 /// `writeTimeLineHistory` in `src/backend/access/transam/timeline.c`.

@@ -1,6 +1,7 @@
 //! Recovery is ended without PostgreSQL: what a directory says then is what PostgreSQL's own promotion of a copy says, and PostgreSQL
 //! starts on it with nothing to recover.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -101,7 +102,8 @@ fn an_activation_that_was_killed_is_gone_on_with() -> Result<()> {
         // The last one that was killed had only to say so.
         activated.expect_failure(10, &["was activated at"])?;
     }
-    let new = start(&primary, mirror.directory())?;
+    // A timeline that was begun in vain keeps its number: one for each that was killed, and that of the last.
+    let new = start_on(&primary, mirror.directory(), 2..=10)?;
     primary.start()?;
     for server in [&primary, &new] {
         server.query("COMMIT PREPARED 'open'")?;
@@ -111,12 +113,23 @@ fn an_activation_that_was_killed_is_gone_on_with() -> Result<()> {
 
 /// Ends recovery by our program.
 fn promote(scene: &ReplayScene, directory: &Path, wal: &Path) -> Result<Finished> {
+    promote_at(scene, directory, wal, &[])
+}
+
+/// The same at a target.
+pub(crate) fn promote_at(
+    scene: &ReplayScene,
+    directory: &Path,
+    wal: &Path,
+    target: &[&str],
+) -> Result<Finished> {
     let program = scene.places.program("walreceiver")?;
     let promoted = program
         .args(["replay", "--json", "--target-action", "promote", "-D"])
         .arg(directory)
         .arg("--wal")
         .arg(wal)
+        .args(target)
         .succeed(LONG)?;
     let report = promoted.json()?;
     let milliseconds = report.pointer("/promotion/milliseconds");
@@ -129,28 +142,38 @@ fn promote(scene: &ReplayScene, directory: &Path, wal: &Path) -> Result<Finished
 /// What PostgreSQL's own promotion makes of a copy of the backup; it was stopped right after.
 fn promoted_by_postgresql(scene: &ReplayScene, wal: &Path) -> Result<PathBuf> {
     let theirs = scene.copy(&scene.backup, "theirs")?;
+    // As the primary had it at the end; otherwise a record about it comes before the checkpoint.
+    promote_by_postgresql(scene, &theirs, wal, &[("full_page_writes", "off")])?;
+    Ok(theirs)
+}
+
+/// Lets PostgreSQL promote a directory with these settings, and stops it right after.
+pub(crate) fn promote_by_postgresql(
+    scene: &ReplayScene,
+    theirs: &Path,
+    wal: &Path,
+    settings: &[(&str, &str)],
+) -> Result<()> {
     own_file(scene, &theirs.join("recovery.signal"))?;
-    let mut server = Cluster::on_directory(&scene.primary, &theirs)?;
+    let mut server = Cluster::on_directory(&scene.primary, theirs)?;
     let restore = format!("cp {}/%f %p", wal.display());
     server.configure(&[
         ("restore_command", restore.as_str()),
-        // As the primary had it at the end; otherwise a record about it comes before the checkpoint.
-        ("full_page_writes", "off"),
         ("autovacuum", "off"),
         ("archive_mode", "on"),
     ])?;
+    server.configure(settings)?;
     server.start()?;
     wait_for("the end of PostgreSQL's recovery", LONG, || {
         Ok(server
             .query("SELECT pg_is_in_recovery()")
             .is_ok_and(|answer| answer == "f"))
     })?;
-    server.stop(StopMode::Immediate)?;
-    Ok(theirs)
+    Ok(server.stop(StopMode::Immediate)?)
 }
 
 /// Checks that two promotions of the same backup with the same WAL say the same.
-fn ensure_same_promotion(scene: &ReplayScene, theirs: &Path, ours: &Path) -> Result<()> {
+pub(crate) fn ensure_same_promotion(scene: &ReplayScene, theirs: &Path, ours: &Path) -> Result<()> {
     let (expected, found) = (control_file(theirs)?, control_file(ours)?);
     assert_eq!(found.state, DatabaseState::ShutDown);
     let mut checkpoint = found.checkpoint;
@@ -210,7 +233,12 @@ fn ensure_same_promotion(scene: &ReplayScene, theirs: &Path, ours: &Path) -> Res
 }
 
 /// Starts PostgreSQL, which must find nothing to recover.
-fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
+pub(crate) fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
+    start_on(of, directory, 2..=2)
+}
+
+/// The same, on one of these timelines.
+fn start_on(of: &Cluster, directory: &Path, timelines: RangeInclusive<u32>) -> Result<Cluster> {
     let mut server = Cluster::on_directory(of, directory)?;
     server.start()?;
     wait_until_it_serves(&server)?;
@@ -221,12 +249,13 @@ fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
     }
     assert_eq!(server.query("SELECT pg_is_in_recovery()")?, "f");
     let file = server.query("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
-    ensure!(file.starts_with("00000002"), "{file}");
+    let timeline = u32::from_str_radix(file.get(..8).context("no timeline")?, 16)?;
+    ensure!(timelines.contains(&timeline), "{file}");
     Ok(server)
 }
 
 /// A standby from the old primary's backup goes over to the new timeline, and follows.
-fn follow(scene: &ReplayScene, server: &Cluster, wal: &Path) -> Result<()> {
+pub(crate) fn follow(scene: &ReplayScene, server: &Cluster, wal: &Path) -> Result<()> {
     let directory = scene.copy(&scene.backup, "follower")?;
     own_file(scene, &directory.join("standby.signal"))?;
     let mut standby = Cluster::on_directory(server, &directory)?;
@@ -297,7 +326,7 @@ fn tear(scene: &ReplayScene, wal: &Path) -> Result<Lsn> {
     Ok(end)
 }
 
-fn own_file(scene: &ReplayScene, path: &Path) -> Result<()> {
+pub(crate) fn own_file(scene: &ReplayScene, path: &Path) -> Result<()> {
     std::fs::write(path, "")?;
     scene.places.own(path)
 }

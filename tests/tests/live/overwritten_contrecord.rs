@@ -1,5 +1,6 @@
 //! A server crashed while a record was only partly on disk: when it starts again it writes `OVERWRITE_CONTRECORD` on the page
-//! where the rest is missing. A promotion follows. The decoder reads over both, on servers of the oldest and newest version.
+//! where the rest is missing. A promotion follows. The decoder reads over both, and replay goes over them to where a standby is, on
+//! servers of the oldest and newest version.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +11,11 @@ use walstream::wal::encode::{BodyParts, NewRecord, WalEncoder};
 use walstream::wal::segment_name::SegmentName;
 use walstream::wal::{EndProbe, WalDecoder};
 use walstream::{Lsn, TimelineId};
+use walstream_tests::data_directory::ensure_same_data;
 use walstream_tests::wal_files::{WalFiles, write_segments};
-use walstream_tests::{Cluster, ClusterOptions, StopMode, server_version};
+use walstream_tests::{
+    Cluster, ClusterOptions, LONG, ReplayScene, StopMode, server_version, wait_until_it_serves,
+};
 
 #[test]
 fn postgresql_12() -> Result<()> {
@@ -34,15 +38,18 @@ fn overwritten_and_promoted(major: u32) -> Result<()> {
     } else {
         ("wal_keep_size", "64MB")
     };
-    let mut cluster = ClusterOptions::default()
+    let cluster = ClusterOptions::default()
         .programs(&server_version(major)?)
         .initdb_option("--wal-segsize=1")
         .set(keep.0, keep.1)
         .start()?;
     cluster.query("CREATE TABLE t AS SELECT generate_series(1, 100) AS i")?;
+    let mut scene = ReplayScene::new(cluster)?;
+    let cluster = &mut scene.primary;
+    cluster.query("CREATE TABLE torn AS SELECT generate_series(1, 100) AS i")?;
     cluster.kill_9()?;
     // From its last record up to the end of a segment, then the front of a record that two more pages of are missing.
-    let torn = tear(&cluster)?;
+    let torn = tear(cluster)?;
 
     cluster.start()?;
     cluster.query("INSERT INTO t VALUES (101)")?;
@@ -55,7 +62,7 @@ fn overwritten_and_promoted(major: u32) -> Result<()> {
     ensure!(cluster.query("SELECT count(*) FROM t")? == "1000");
     cluster.stop(StopMode::Fast)?;
 
-    let (start, bytes, dialect) = newest_segments(&cluster)?;
+    let (start, bytes, dialect) = newest_segments(cluster)?;
     let mut decoder = WalDecoder::new(dialect, start);
     let mut feed = decoder.feed(&bytes);
     let mut overwrites = Vec::new();
@@ -93,6 +100,26 @@ fn overwritten_and_promoted(major: u32) -> Result<()> {
         probe.page(start + u64::try_from(number * page_size)?, page);
     }
     probe.verdict()?;
+    replayed_over(&scene)
+}
+
+/// Replay goes over both, to where a standby is; ends recovery there, and PostgreSQL goes on.
+fn replayed_over(scene: &ReplayScene) -> Result<()> {
+    let target = format!("recovery_target_lsn={}", scene.end()?);
+    let standby = scene.standby("standby", &[&target])?;
+    let ours = scene.copy(&scene.backup, "ours")?;
+    scene.replay(&ours)?.succeed(LONG)?;
+    ensure_same_data(&standby, &ours)?;
+    let promote = scene.replay(&ours)?.args(["--target-action", "promote"]);
+    promote.succeed(LONG)?;
+    let mut server = Cluster::on_directory(&scene.primary, &ours)?;
+    server.start()?;
+    wait_until_it_serves(&server)?;
+    let log = server.log();
+    ensure!(log.contains("database system was shut down at"), "{log}");
+    ensure!(server.query("SELECT count(*) FROM t")? == "1000");
+    let file = server.query("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    ensure!(file.starts_with("00000003"), "{file}");
     Ok(())
 }
 

@@ -5,15 +5,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use walstream_tests::data_directory::ensure_same_data;
+use walstream_tests::data_directory::{control_file, ensure_same_data};
 use walstream_tests::{
-    Cluster, LONG, Random, ReplayScene, StopMode, ensure_same_lines, every_record,
-    wait_until_it_serves,
+    Cluster, ClusterOptions, LONG, Random, ReplayScene, StopMode, ensure_same_lines, every_record,
+    wait_for,
 };
 
 /// A primary that has done its work and is stopped, and a base backup from before.
 pub(crate) fn worked(major: u32, transactions: &str) -> Result<ReplayScene> {
-    let primary = ReplayScene::options(major)?.start()?;
+    worked_on(&ReplayScene::options(major)?, major, transactions)
+}
+
+/// The same on a primary with these options.
+pub(crate) fn worked_on(
+    options: &ClusterOptions,
+    major: u32,
+    transactions: &str,
+) -> Result<ReplayScene> {
+    let primary = options.start()?;
     primary.query("CREATE UNLOGGED TABLE unlogged AS SELECT generate_series(1, 1000) a")?;
     let mut scene = ReplayScene::new(primary)?;
     let primary = &mut scene.primary;
@@ -45,7 +54,12 @@ pub(crate) fn activate(scene: &ReplayScene, directory: &Path) -> Result<Cluster>
     let restore = format!("cp {}/%f %p", scene.wal.display());
     server.configure(&[("restore_command", restore.as_str())])?;
     server.start()?;
-    wait_until_it_serves(&server)?;
+    // It may serve readers before: then it shows no prepared transaction yet.
+    wait_for("the end of recovery", LONG, || {
+        Ok(server
+            .query("SELECT pg_is_in_recovery()")
+            .is_ok_and(|answer| answer == "f"))
+    })?;
     Ok(server)
 }
 
@@ -103,6 +117,36 @@ pub(crate) fn dump_with(server: &Cluster, options: &[&str]) -> Result<String> {
     let kept = |line: &&str| !line.contains("pg_catalog.setval");
     let lines: Vec<_> = dump.lines().filter(kept).collect();
     Ok(lines.join("\n"))
+}
+
+/// A hot standby pauses where its own setting is lower than the primary's. A mirror has none, and `pg_control` says what the primary has.
+#[test]
+fn settings_that_the_primary_raised_go_into_pg_control() -> Result<()> {
+    let mut scene = ReplayScene::new(ReplayScene::options(15)?.start()?)?;
+    let before = control_file(&scene.backup)?.settings;
+    let primary = &mut scene.primary;
+    primary.query("CREATE TABLE t AS SELECT generate_series(1, 100) a")?;
+    primary.stop(StopMode::Fast)?;
+    primary.configure(&[
+        ("max_connections", "333"),
+        ("max_worker_processes", "13"),
+        ("max_wal_senders", "23"),
+        ("max_prepared_transactions", "77"),
+        ("max_locks_per_transaction", "129"),
+        ("wal_level", "replica"),
+    ])?;
+    primary.start()?;
+    primary.query("INSERT INTO t SELECT generate_series(101, 200)")?;
+    primary.stop(StopMode::Fast)?;
+    let standby = standby_at_end(&scene)?;
+    let ours = scene.copy(&scene.backup, "ours")?;
+    scene.replay(&ours)?.succeed(LONG)?;
+    ensure_same_data(&standby, &ours)?;
+    let settings = control_file(&ours)?.settings;
+    assert_eq!(settings.max_connections, 333);
+    assert_ne!(settings, before);
+    assert_eq!(settings, control_file(scene.primary.data_dir())?.settings);
+    Ok(())
 }
 
 #[test]

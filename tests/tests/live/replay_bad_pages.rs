@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use walstream::Lsn;
 use walstream::storage::page::Page;
-use walstream_tests::data_directory::ensure_same_data;
+use walstream_tests::data_directory::{control_file, ensure_same_data};
 use walstream_tests::{LONG, ReplayScene, StopMode};
 
 /// A relation of five blocks each of which is changed once, without an image, after the restore point 'point'.
@@ -149,6 +149,60 @@ fn a_page_that_is_not_what_it_should_be_stops_replay() -> Result<()> {
         said.contains("block 4 of relation") && said.contains("is too new") && said.contains("7/0"),
         "{said}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_page_that_is_ahead_of_the_consistency_point_stops_replay() -> Result<()> {
+    let changed = Changed::new(&[])?;
+    let scene = &changed.scene;
+    // Redo begins before the changes, as at the restore point, and the data is consistent behind them.
+    let ours = scene.copy(&changed.paused, "later")?;
+    let end = changed.changes[1].to_string();
+    scene
+        .replay(&ours)?
+        .args(["--target-lsn", &end, "--exclusive"])
+        .succeed(LONG)?;
+    let path = ours.join(&changed.file);
+    let whole = fs::read(&path)?;
+    // The newest that it can be passes: the page says so of itself. One byte of WAL more does not.
+    let point = control_file(&ours)?.min_recovery_point;
+    for (page_lsn, is_too_new) in [
+        (point, false),
+        (point + 1, true),
+        (Lsn(0x7_0000_0000), true),
+    ] {
+        let ours = scene.copy(&ours, &format!("ahead-{page_lsn}").replace('/', "-"))?;
+        let path = ours.join(&changed.file);
+        change_block(&path, 4, |page| {
+            let mut page = Page::new(page).unwrap();
+            page.set_lsn(page_lsn);
+            page.stamp_checksum(4);
+        })?;
+        if !is_too_new {
+            scene.replay(&ours)?.succeed(LONG)?;
+            continue;
+        }
+        let before = control_file(&ours)?;
+        for _ in 0..2 {
+            scene.replay(&ours)?.run(LONG)?.expect_failure(
+                7,
+                &[
+                    "record Heap/",
+                    &changed.file,
+                    "block 4 of relation",
+                    "is too new",
+                    &page_lsn.to_string(),
+                    &format!("consistent from {point} on"),
+                    "take a new base backup",
+                ],
+            )?;
+        }
+        assert_eq!(control_file(&ours)?.checkpoint_lsn, before.checkpoint_lsn);
+        fs::write(&path, &whole)?;
+        scene.replay(&ours)?.succeed(LONG)?;
+        ensure_same_data(&changed.standby, &ours)?;
+    }
     Ok(())
 }
 

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use walstream::Lsn;
+use walstream::storage::control::DatabaseState;
 use walstream_tests::data_directory::{control_file, ensure_same_data};
 use walstream_tests::{LONG, ReplayScene, StopMode};
 
@@ -13,7 +15,7 @@ fn ensure_same_end(
     name: &str,
     settings: &[&str],
     options: &[&str],
-) -> Result<walstream::Lsn> {
+) -> Result<Lsn> {
     let standby = scene.standby(&format!("{name}-theirs"), settings)?;
     let ours = scene.copy(&scene.backup, &format!("{name}-ours"))?;
     let replayed = scene.replay(&ours)?.args(options).succeed(LONG)?;
@@ -151,5 +153,85 @@ fn ensure_end(scene: &ReplayScene, directory: &Path) -> Result<()> {
     let end = scene.end()?;
     let found = control_file(directory)?.min_recovery_point;
     ensure!(found > end, "{found} is before {end}");
+    Ok(())
+}
+
+/// Replay to this target, with each of the actions, is refused, and begins no timeline.
+fn ensure_refused(scene: &ReplayScene, directory: &Path, target: &[&str]) -> Result<()> {
+    for action in ["shutdown", "promote"] {
+        let replay = scene.replay(directory)?.args(target);
+        replay
+            .args(["--target-action", action])
+            .run(LONG)?
+            .expect_failure(10, &["the target", "before the data is consistent"])?;
+        let state = control_file(directory)?.state;
+        ensure!(state == DatabaseState::InArchiveRecovery, "{state:?}");
+        ensure!(!directory.join("pg_wal/00000002.history").exists());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_target_before_the_minimum_recovery_point_is_refused() -> Result<()> {
+    let primary = ReplayScene::options(15)?.start()?;
+    primary.query("CREATE TABLE t (a int PRIMARY KEY)")?;
+    let mut scene = ReplayScene::new(primary)?;
+    scene.primary.query("CHECKPOINT")?;
+    transaction(&scene)?;
+    let early = scene.primary.current_lsn()?.to_string();
+    for name in ["middle", "late"] {
+        for _ in 0..5 {
+            transaction(&scene)?;
+        }
+        let sql = format!("SELECT pg_create_restore_point('{name}')");
+        scene.primary.query(&sql)?;
+    }
+    scene.primary.stop(StopMode::Fast)?;
+
+    // Within the base backup, whose end comes after its start by a few records.
+    let ours = scene.copy(&scene.backup, "ours")?;
+    let label = std::fs::read_to_string(ours.join("backup_label"))?;
+    let start = label.split_whitespace().nth(3).context("no LSN")?;
+    ensure!(start.parse::<Lsn>()? < early.parse()?, "{label}");
+    ensure_refused(&scene, &ours, &["--target-lsn", start])?;
+    // Before what a replay that went further wrote.
+    let late = scene.replay(&ours)?.args(["--target-name", "late"]);
+    late.succeed(LONG)?;
+    ensure_refused(&scene, &ours, &["--target-lsn", &early])?;
+    ensure_refused(&scene, &ours, &["--target-name", "middle"])?;
+    scene.replay(&ours)?.succeed(LONG)?;
+    let target = format!("recovery_target_lsn={}", scene.end()?);
+    ensure_same_data(&scene.standby("standby", &[&target])?, &ours)?;
+    Ok(())
+}
+
+/// A backup by `pg_start_backup`, as there was up to 14: its label does not ask for its end in so many words, and its pages are of many
+/// moments until then.
+#[test]
+fn an_exclusive_backup_is_consistent_at_its_end() -> Result<()> {
+    let primary = ReplayScene::options(13)?.start()?;
+    primary.query("CREATE TABLE t (a int PRIMARY KEY)")?;
+    let mut scene = ReplayScene::new(primary)?;
+    scene
+        .primary
+        .query("SELECT pg_start_backup('exclusive', true)")?;
+    transaction(&scene)?;
+    let inside = scene.primary.current_lsn()?.to_string();
+    transaction(&scene)?;
+    // A standby writes its pages at the end only where it replayed a checkpoint since the backup's.
+    scene.primary.query("CHECKPOINT")?;
+    scene.backup = scene.copy(scene.primary.data_dir(), "exclusive")?;
+    std::fs::remove_file(scene.backup.join("postmaster.pid"))?;
+    transaction(&scene)?;
+    let end: Lsn = scene.primary.query("SELECT pg_stop_backup()")?.parse()?;
+    transaction(&scene)?;
+    scene.primary.stop(StopMode::Fast)?;
+    ensure!(scene.backup.join("backup_label").exists());
+
+    let ours = scene.copy(&scene.backup, "ours")?;
+    ensure_refused(&scene, &ours, &["--target-lsn", &inside])?;
+    let settings = ["recovery_target=immediate"];
+    let reached = ensure_same_end(&scene, "immediate", &settings, &["--target-immediate"])?;
+    ensure!(reached >= end, "{reached} is before {end}");
     Ok(())
 }

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use walstream::TimelineId;
 use walstream::storage::control::DatabaseState;
+use walstream::wal::segment_name::SegmentName;
 use walstream_tests::data_directory::{control_file, ensure_same_data};
 use walstream_tests::{
     Cluster, ClusterOptions, LONG, Receivewal, ReplayScene, SHORT, StopMode, file_names, wait_for,
@@ -156,6 +158,51 @@ fn the_timeline_that_is_followed_is_the_newest_or_the_one_asked_for() -> Result<
     Ok(())
 }
 
+/// The standby made the new timeline's first segment, and what lies before the switch never came into it; the old timeline's is gone.
+#[test]
+fn a_new_timeline_whose_first_segment_is_of_zeros_is_not_the_end() -> Result<()> {
+    let Fork { scene, ends } = Fork::new()?;
+    let names = file_names(&scene.wal)?;
+    let first = names
+        .iter()
+        .find(|name| name.len() == 24 && name.starts_with("00000002"))
+        .context("no segment of timeline 2")?;
+    let path = scene.wal.join(first);
+    let whole = fs::read(&path)?;
+    fs::write(&path, vec![0; whole.len()])?;
+    // With those behind it there is a gap, without them there is nothing but the history.
+    let later: Vec<_> = names
+        .iter()
+        .filter(|name| name.len() == 24 && name.starts_with("00000002") && *name > first)
+        .collect();
+    ensure!(!later.is_empty(), "{names:?}");
+    let aside = scene.places.make_dir("aside")?;
+    for name in &later {
+        fs::rename(scene.wal.join(name), aside.join(name))?;
+    }
+    let ours = scene.copy(&scene.backup, "ours")?;
+    for action in ["shutdown", "promote"] {
+        let stopped = scene.replay(&ours)?.args(["--target-action", action]);
+        stopped.run(LONG)?.expect_failure(
+            5,
+            &["timeline 2, which is followed, begins at", "--timeline"],
+        )?;
+        ensure_paused(&ours)?;
+        ensure!(!ours.join("pg_wal/00000003.history").exists());
+    }
+    for name in &later {
+        fs::rename(aside.join(name), scene.wal.join(name))?;
+    }
+    let stopped = scene.replay(&ours)?.run(LONG)?;
+    ensure!(stopped.code() == Some(7), "{stopped}");
+    ensure_paused(&ours)?;
+    fs::write(&path, whole)?;
+    scene.replay(&ours)?.succeed(LONG)?;
+    let target = format!("recovery_target_lsn={}", ends[1]);
+    ensure_same_data(&scene.standby("standby", &[&target])?, &ours)?;
+    Ok(())
+}
+
 /// WAL of the scene, whose primary is stopped, in a place of its own; and its segments from the backup on.
 fn copied_wal(scene: &mut ReplayScene) -> Result<Vec<String>> {
     let wal = scene.copy(&scene.wal, "wal")?;
@@ -203,6 +250,48 @@ fn a_missing_segment_is_named_and_replay_goes_on_once_it_is_there() -> Result<()
     ensure!(!stopped.stderr.contains("--start"), "{stopped}");
     ensure_paused(&ours)?;
     fs::rename(&aside, scene.wal.join(missing))?;
+    scene.replay(&ours)?.succeed(LONG)?;
+    ensure_same_data(&standby, &ours)?;
+    Ok(())
+}
+
+/// A segment that was partial, with nothing behind it, and is whole the next time, under its own name and in another file.
+#[test]
+fn a_partial_segment_is_read_anew_once_the_whole_one_is_there() -> Result<()> {
+    let mut scene = small_segments()?;
+    load(&scene.primary, 1)?;
+    scene.primary.query("CHECKPOINT")?;
+    load(&scene.primary, 10_001)?;
+    let lsn = scene.primary.current_lsn()?;
+    load(&scene.primary, 20_001)?;
+    scene.primary.stop(StopMode::Fast)?;
+    let standby = standby_at_end(&scene)?;
+    let names = copied_wal(&mut scene)?;
+    let size = control_file(&scene.backup)?.wal_segment_size;
+    let cut = SegmentName {
+        timeline: TimelineId(1),
+        number: lsn.segment_number(size),
+    };
+    let (name, partial) = (cut.file_name(size), cut.partial_file_name(size));
+    let aside = scene.places.make_dir("aside")?;
+    for later in names.iter().filter(|other| **other >= name) {
+        fs::rename(scene.wal.join(later), aside.join(later))?;
+    }
+    let mut bytes = fs::read(aside.join(&name))?;
+    let offset = usize::try_from(lsn.segment_offset(size))?;
+    bytes.get_mut(offset..).context("a short segment")?.fill(0);
+    fs::write(scene.wal.join(&partial), bytes)?;
+    scene.places.own(&scene.wal.join(&partial))?;
+
+    let ours = scene.copy(&scene.backup, "ours")?;
+    for _ in 0..2 {
+        let replayed = scene.replay(&ours)?.succeed(LONG)?;
+        assert_eq!(replayed.json()?["end_lsn"], lsn.to_string(), "{replayed}");
+    }
+    // First beside the partial one, which is older then.
+    for later in names.iter().filter(|other| **other >= name) {
+        fs::rename(aside.join(later), scene.wal.join(later))?;
+    }
     scene.replay(&ours)?.succeed(LONG)?;
     ensure_same_data(&standby, &ours)?;
     Ok(())

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use walsender::source::archive::ArchiveLocation;
+use walstream::Lsn;
 use walstream::storage::checkpoint::CheckPoint;
 use walstream::storage::control::{ControlFile, DatabaseState};
 use walstream::timeline::TimelineHistory;
@@ -24,17 +25,17 @@ use super::{
 use crate::wal_sink::Storage;
 use crate::wal_sink::faulty_storage::{Fault, FaultyStorage, Operation};
 
-const DATA: &str = "/data";
+pub(super) const DATA: &str = "/data";
 const RECORDED: &[u8] = include_bytes!("../demo/coordinator.tar.zst");
 
-struct Scene {
+pub(super) struct Scene {
     /// The base backup, durable.
-    backup: FaultyStorage,
+    pub(super) backup: FaultyStorage,
     wal: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let wal = tempfile::tempdir().unwrap();
         let backup = FaultyStorage::new();
         let recorded = zstd::stream::read::Decoder::new(RECORDED).unwrap();
@@ -62,12 +63,21 @@ impl Scene {
         storage: &FaultyStorage,
         action: TargetAction,
     ) -> Result<ReplayReport, ReplayError> {
+        self.replay_until(storage, action, None)
+    }
+
+    fn replay_until(
+        &self,
+        storage: &FaultyStorage,
+        action: TargetAction,
+        until: Option<Lsn>,
+    ) -> Result<ReplayReport, ReplayError> {
         let job = ReplayJob {
             directory: PathBuf::from(DATA),
             wal: Some(ArchiveLocation::Directory(self.wal.path().to_owned())),
             timeline: None,
             target: Target::default(),
-            until: None,
+            until,
             action,
             limits: ReplayLimits {
                 // Small, so that pages are written all the time.
@@ -251,6 +261,59 @@ fn ensure_promoted(storage: &FaultyStorage, control: &ControlFile) {
     let parent = history.parent().unwrap();
     assert_eq!(parent.switch_lsn, promotion.switch_lsn);
     assert_eq!(parent.timeline, promotion.prev_timeline);
+}
+
+/// What `activate` asks for: to end exactly at the end of WAL that it has proven. Pages of later records may be in files already.
+#[test]
+fn no_promotion_before_the_minimum_recovery_point() {
+    let scene = Scene::new();
+    let fresh = scene.backup.snapshot();
+    let replayed = scene.backup.snapshot();
+    let report = scene.replay(&replayed).unwrap();
+    let end = report.end.lsn;
+    // Half of the way lies behind the base backup's end.
+    let middle = Lsn(report.start.0 + end.saturating_sub(report.start) / 2);
+    let mut record_end = middle;
+    let dialect = control(&replayed).dialect().unwrap();
+    let mut decoder = WalDecoder::new(dialect, report.start);
+    let mut names: Vec<_> = std::fs::read_dir(scene.wal.path()).unwrap().collect();
+    names.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
+    let first = SegmentName {
+        timeline: report.end.timeline,
+        number: report.start.segment_number(dialect.segment_size),
+    };
+    let mut wal = Vec::new();
+    for entry in names {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.len() == 24 && name >= first.file_name(dialect.segment_size) {
+            wal.extend(std::fs::read(path).unwrap());
+        }
+    }
+    let offset = report.start.segment_offset(dialect.segment_size);
+    let mut feed = decoder.feed(&wal[usize::try_from(offset).unwrap()..]);
+    while let Ok(Some(record)) = feed.next_record() {
+        record_end = record.end_lsn;
+        if record_end >= middle {
+            break;
+        }
+    }
+    let promote = TargetAction::Promote;
+    let error = scene
+        .replay_until(&replayed, promote, Some(record_end))
+        .unwrap_err();
+    assert!(
+        matches!(error, ReplayError::EndsBeforeConsistency { end: found, min_recovery_point: Some(point) }
+            if found == record_end && point == end),
+        "{error}"
+    );
+    assert!(Promotion::of(&control(&replayed)).is_none());
+    assert_eq!(control(&replayed).min_recovery_point, end);
+    // On a directory that went no further it is the end; on this one, all of it.
+    for (storage, until) in [(&fresh, record_end), (&replayed, end)] {
+        let report = scene.replay_until(storage, promote, Some(until)).unwrap();
+        assert_eq!(report.promotion.unwrap().switch_lsn, until);
+    }
 }
 
 #[test]

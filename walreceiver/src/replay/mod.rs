@@ -50,6 +50,8 @@ mod replay_error;
 mod replayer;
 mod restartpoint;
 mod slru_files;
+#[cfg(test)]
+mod slru_tests;
 mod small_file;
 mod start;
 pub mod storage;
@@ -78,7 +80,7 @@ pub use page_check::PageDifference;
 pub use page_store::PageCounts;
 pub use progress::{Bar, ReplayObserver, Silent};
 pub use promotion::Promotion;
-pub use replay_error::{FoundPage, PageDefect, ReplayError};
+pub use replay_error::{FoundPage, PageDefect, PageLimit, ReplayError};
 pub use replayer::{ReplayCounts, ReplayLimits};
 pub use target::{Target, TargetAction, TargetPoint};
 
@@ -233,6 +235,17 @@ pub fn replay<S: DataStorage>(
         });
     }
     replayer.pause()?;
+    // Such as a segment of the new timeline that was made, and never got what lies before the switch.
+    if !replayer.is_at_target
+        && let Some(parent) = wal.history().parent()
+        && end < parent.switch_lsn
+    {
+        return Err(ReplayError::EndsBeforeTimeline {
+            end,
+            timeline: wal.history().timeline(),
+            begins: parent.switch_lsn,
+        });
+    }
     if !replayer.is_at_target && !job.target.is_end() {
         return Err(ReplayError::TargetNotReached {
             target: job.target.to_string(),

@@ -37,6 +37,17 @@ pub enum PageDefect {
     Header,
 }
 
+/// How new a page can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PageLimit {
+    /// Once the data is consistent: as new as the record that is replayed, which ends here.
+    #[error("this one ends at {0}")]
+    Record(Lsn),
+    /// Before: as new as what was in files when replay began, which is consistent from here on.
+    #[error("the data is consistent from {0} on, to which no page can be ahead")]
+    Consistency(Lsn),
+}
+
 /// A page in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundPage {
@@ -136,18 +147,18 @@ pub enum ReplayError {
         /// What is wrong.
         defect: PageDefect,
     },
-    /// A page is ahead of the log, although the data is consistent.
+    /// A page is newer than it can be.
     #[error(
-        "{page} is too new: it was changed last by the record that ends at {page_lsn}, and this one ends at {record_end}; its file is of \
-         another time or cluster: put back the one that was there, or take a new base backup"
+        "{page} is too new: it was changed last by the record that ends at {page_lsn}, and {limit}; its file is of another time or \
+         cluster: put back the one that was there, or take a new base backup"
     )]
     PageTooNew {
         /// The page.
         page: FoundPage,
         /// What it says that it was changed by last.
         page_lsn: Lsn,
-        /// End of the record.
-        record_end: Lsn,
+        /// How new it can be.
+        limit: PageLimit,
     },
     /// A page is not what the primary's is, after a record that says what it should be.
     #[error(
@@ -275,6 +286,19 @@ pub enum ReplayError {
         end: Lsn,
         /// From where on the data is consistent, when that is known.
         min_recovery_point: Option<Lsn>,
+    },
+    /// WAL ends before the timeline that is followed begins.
+    #[error(
+        "WAL ends at {end}, and timeline {timeline}, which is followed, begins at {begins}: what there is was replayed; get the WAL in \
+         between, of the timeline before, or choose that one with --timeline"
+    )]
+    EndsBeforeTimeline {
+        /// Where WAL ends.
+        end: Lsn,
+        /// The timeline.
+        timeline: TimelineId,
+        /// Where it left its parent.
+        begins: Lsn,
     },
     /// The target lies before the data is consistent.
     #[error("the target ({target}) is at {lsn}, before the data is consistent: choose a later one")]
@@ -418,7 +442,8 @@ impl ReplayError {
             Self::Read(_)
             | Self::NoCheckpoint { .. }
             | Self::Damage(Damage::Missing { .. })
-            | Self::EndsBeforeConsistency { .. } => Exit::Unavailable,
+            | Self::EndsBeforeConsistency { .. }
+            | Self::EndsBeforeTimeline { .. } => Exit::Unavailable,
             Self::Control { .. }
             | Self::BackupLabel { .. }
             | Self::TablespaceMap { .. }

@@ -191,14 +191,14 @@ impl<S: DataStorage> Replayer<S> {
         let action = redo_block(&self.context, record, block, page)?;
         let free = free_space(&self.context, record, block, action, page)?;
         let is_consistent = self.consistency.is_reached();
-        if action == RedoAction::Done && is_consistent {
-            // Once the data is consistent no page is ahead of the log.
+        if action == RedoAction::Done {
             let page_lsn = Page::new(&*page).map_or(Lsn::INVALID, |page| page.lsn());
-            if page_lsn > record.end_lsn {
+            let limit = self.consistency.page_limit(record.end_lsn);
+            if let Some(limit) = limit.filter(|(lsn, _)| page_lsn > *lsn) {
                 return Err(ReplayError::PageTooNew {
                     page: self.pages.describe(fork, block.block),
                     page_lsn,
-                    record_end: record.end_lsn,
+                    limit: limit.1,
                 });
             }
         }

@@ -10,7 +10,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 
-use walstream::PageSize;
 use walstream::redo::List;
 use walstream::storage::page::PageFault;
 use walstream::storage::slru::{
@@ -19,7 +18,7 @@ use walstream::storage::slru::{
     set_transaction_status,
 };
 use walstream::types::TransactionId;
-use walstream::{Lsn, PgTimestamp};
+use walstream::{Dialect, Lsn, PageSize, PgTimestamp};
 
 use super::control::{Control, ReplayPosition};
 use super::key_hasher::KeyHashing;
@@ -53,6 +52,8 @@ pub(super) struct SlruFiles<S: DataStorage> {
     storage: S,
     root: PathBuf,
     page_size: PageSize,
+    /// A multixact is recorded with where the next one begins.
+    records_next_offset: bool,
     pages: Vec<CachedPage>,
     by_name: HashMap<(u8, u64), usize, KeyHashing>,
     hand: usize,
@@ -82,11 +83,12 @@ fn slru_of(number: u8) -> Slru {
 }
 
 impl<S: DataStorage> SlruFiles<S> {
-    pub(super) fn new(storage: S, root: PathBuf, page_size: PageSize) -> Self {
+    pub(super) fn new(storage: S, root: PathBuf, dialect: &Dialect) -> Self {
         Self {
             storage,
             root,
-            page_size,
+            page_size: dialect.block_size,
+            records_next_offset: dialect.records_next_multixact_offset(),
             pages: Vec::new(),
             by_name: HashMap::default(),
             hand: 0,
@@ -166,13 +168,39 @@ impl<S: DataStorage> SlruFiles<S> {
         Ok(())
     }
 
-    /// Records a multixact: where its members start and end, and the members.
+    /// Records a multixact: where its members start, where they end if the server does that, and the members.
     pub(super) fn new_multixact(
         &mut self,
         control: &mut Control<S>,
         replayed: ReplayPosition,
         (multi, offset): (u32, u32),
         members: List<'_, MultiXactMember>,
+    ) -> Result<(), ReplayError> {
+        let page = Slru::MultiXactOffsets.page_of(multi, self.page_size);
+        self.change(control, replayed, Slru::MultiXactOffsets, page, |bytes| {
+            set_multixact_offset(bytes, multi, offset)
+        })?;
+        if self.records_next_offset {
+            let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
+            self.next_multixact_begins(control, replayed, multi, offset.wrapping_add(count))?;
+        }
+        for (distance, member) in (0..).zip(members.iter()) {
+            let at = offset.wrapping_add(distance);
+            let page = Slru::MultiXactMembers.page_of(at, self.page_size);
+            self.change(control, replayed, Slru::MultiXactMembers, page, |bytes| {
+                set_member(bytes, at, member)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Records that the members of a multixact end here, which is where those of the next begin.
+    fn next_multixact_begins(
+        &mut self,
+        control: &mut Control<S>,
+        replayed: ReplayPosition,
+        multi: u32,
+        end: u32,
     ) -> Result<(), ReplayError> {
         let offsets = Slru::MultiXactOffsets;
         let page = offsets.page_of(multi, self.page_size);
@@ -191,23 +219,11 @@ impl<S: DataStorage> SlruFiles<S> {
                 self.last_offsets_page = Some(next_page);
             }
         }
-        self.change(control, replayed, offsets, page, |bytes| {
-            set_multixact_offset(bytes, multi, offset)
-        })?;
-        let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
         // The offset 0 means that there is none.
-        let end = offset.wrapping_add(count).max(1);
+        let end = end.max(1);
         self.change(control, replayed, offsets, next_page, |bytes| {
             set_multixact_offset(bytes, next, end)
-        })?;
-        for (distance, member) in (0..).zip(members.iter()) {
-            let at = offset.wrapping_add(distance);
-            let page = Slru::MultiXactMembers.page_of(at, self.page_size);
-            self.change(control, replayed, Slru::MultiXactMembers, page, |bytes| {
-                set_member(bytes, at, member)
-            })?;
-        }
-        Ok(())
+        })
     }
 
     /// Removes the files that lie before a page.
@@ -257,7 +273,8 @@ impl<S: DataStorage> SlruFiles<S> {
         self.set_zero(control, replayed, Slru::CommitTs, page)
     }
 
-    /// Ends keeping commit timestamps: all files go.
+    /// Ends keeping commit timestamps: all files go. A server that had such a page in memory may write it again afterwards, which nobody
+    /// reads then.
     ///
     /// # Source
     /// `DeactivateCommitTs` in `src/backend/access/transam/commit_ts.c`.

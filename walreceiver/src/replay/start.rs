@@ -4,7 +4,7 @@
 //! crash: `pg_control` has what `backup_label` said before that is renamed.
 //!
 //! # Source
-//! `InitWalRecovery` in `src/backend/access/transam/xlogrecovery.c`, `StartupXLOG` in `xlog.c`.
+//! `InitWalRecovery`, `PerformWalRecovery` in `src/backend/access/transam/xlogrecovery.c`, `StartupXLOG` in `xlog.c`.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -159,7 +159,7 @@ impl<S: DataStorage> Start<S> {
         limits: ReplayLimits,
     ) -> Result<Replayer<S>, ReplayError> {
         self.check_history(wal)?;
-        let checkpoint = self.find_checkpoint(wal)?;
+        let (checkpoint, checkpoint_end) = self.find_checkpoint(wal)?;
         let layout = ClusterLayout::new(&self.directory, self.dialect, &self.control.content);
         let state = self.control.content.state;
         if !matches!(
@@ -204,6 +204,12 @@ impl<S: DataStorage> Start<S> {
         self.retire(BACKUP_LABEL, self.label.is_some())?;
         self.retire(TABLESPACE_MAP, self.has_tablespace_map)?;
         remove_unlogged(&self.storage, &layout)?;
+        // A shutdown checkpoint was read already, and nothing is before it; recovery that ends at once ends behind it.
+        let (first, last_record) = if checkpoint.redo_lsn == checkpoint_lsn {
+            (checkpoint_end, Some(checkpoint_lsn))
+        } else {
+            (checkpoint.redo_lsn, None)
+        };
         let control = &self.control.content;
         let mut replayer = Replayer {
             context: RedoContext {
@@ -216,17 +222,13 @@ impl<S: DataStorage> Start<S> {
                 control.has_data_checksums(),
                 layout.segment_blocks,
             ),
-            slrus: SlruFiles::new(
-                self.storage.clone(),
-                self.directory.clone(),
-                self.dialect.block_size,
-            ),
+            slrus: SlruFiles::new(self.storage.clone(), self.directory.clone(), &self.dialect),
             consistency: Consistency::of(control),
             position: ReplayPosition {
-                lsn: checkpoint.redo_lsn,
+                lsn: first,
                 timeline: wal.history().timeline_at(checkpoint.redo_lsn),
             },
-            last_record: None,
+            last_record,
             storage: self.storage,
             layout,
             control: self.control,
@@ -252,8 +254,8 @@ impl<S: DataStorage> Start<S> {
         Ok(replayer)
     }
 
-    /// Reads the checkpoint from which redo begins.
-    fn find_checkpoint(&self, wal: &ReplayWal) -> Result<CheckPoint, ReplayError> {
+    /// Reads the checkpoint from which redo begins. Gives where its record ends, too.
+    fn find_checkpoint(&self, wal: &ReplayWal) -> Result<(CheckPoint, Lsn), ReplayError> {
         let (lsn, _, redo_lsn) = self.checkpoint_place();
         let missing = || ReplayError::NoCheckpoint {
             lsn,
@@ -272,7 +274,7 @@ impl<S: DataStorage> Start<S> {
         let never = AtomicBool::new(false);
         let stopped =
             SegmentReader::new(wal).advance(&mut decoder, Lsn::MAX, &never, &mut first)?;
-        let found = match (stopped, first.found) {
+        let (found, end) = match (stopped, first.found) {
             (Stopped::Enough, Some(ControlFlow::Continue(found))) => found,
             _ => return Err(missing()),
         };
@@ -288,7 +290,7 @@ impl<S: DataStorage> Start<S> {
                 },
             });
         }
-        Ok(found)
+        Ok((found, end))
     }
 
     /// The timeline that is followed goes through where the directory is.
@@ -371,7 +373,7 @@ fn remove_relation_caches<S: DataStorage>(
 /// Takes one record, which must be a checkpoint's.
 struct FirstCheckPoint {
     context: RedoContext,
-    found: Option<ControlFlow<(), CheckPoint>>,
+    found: Option<ControlFlow<(), (CheckPoint, Lsn)>>,
 }
 
 impl RecordVisitor for FirstCheckPoint {
@@ -381,7 +383,7 @@ impl RecordVisitor for FirstCheckPoint {
         // Whatever is wrong with it, it is no checkpoint then.
         let _ = effects(&self.context, &record, &mut |effect| {
             if let Effect::CheckPoint { checkpoint, .. } = effect {
-                found = ControlFlow::Continue(checkpoint);
+                found = ControlFlow::Continue((checkpoint, record.end_lsn));
             }
         });
         self.found = Some(found);

@@ -102,7 +102,8 @@ impl Target {
     }
 
     /// Why a timeline was left there, in PostgreSQL's words, for its successor's history file. `last_record` is where the last
-    /// record that was replayed starts, `end` where it ends.
+    /// record that was replayed starts, `end` where it ends. Of an LSN or a time PostgreSQL's text has a line's end of its own, and so an
+    /// empty line follows in the file.
     ///
     /// # Source
     /// `getRecoveryStopReason` in `src/backend/access/transam/xlogrecovery.c`.
@@ -113,10 +114,10 @@ impl Target {
             TargetPoint::Consistency => "reached consistency".to_owned(),
             TargetPoint::Lsn(_) => {
                 let stop = if self.exclusive { end } else { last_record };
-                format!("{side} LSN {stop}")
+                format!("{side} LSN {stop}\n")
             }
             // It ends with the first later transaction.
-            TargetPoint::Time(time) => format!("before {}", rfc3339_us(time.unix_us())),
+            TargetPoint::Time(time) => format!("before {}\n", rfc3339_us(time.unix_us())),
             TargetPoint::Xid(xid) => format!("{side} transaction {xid}"),
             TargetPoint::Name(name) => {
                 let name = name.replace(|c: char| c.is_control(), " ");

@@ -91,7 +91,7 @@ pub(super) fn redo_block(
             Opaque::change(page, |opaque| opaque.flags = flags)?;
         }
         (MOVE_PAGE_CONTENTS | SQUEEZE_PAGE, _) => return move_tuples(record, block, page, dialect),
-        // Only locked there: the bucket's first page.
+        // Only locked there: the bucket's first page, which gets no LSN and so never says that the record was replayed.
         (DELETE, 0) => return Ok(PageLsn::Stays),
         (DELETE, 1) => {
             delete_listed(page, block.data, dialect)?;
