@@ -26,6 +26,8 @@ mod consistency;
 mod control;
 mod counters;
 #[cfg(test)]
+mod crash_scene;
+#[cfg(test)]
 mod crash_tests;
 mod directories;
 mod effects;
@@ -49,6 +51,8 @@ mod relation_files;
 mod replay_error;
 mod replayer;
 mod restartpoint;
+#[cfg(test)]
+mod restartpoint_crash_tests;
 mod slru_files;
 mod small_file;
 mod start;
