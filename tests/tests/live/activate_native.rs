@@ -210,7 +210,7 @@ fn ensure_same_promotion(scene: &ReplayScene, theirs: &Path, ours: &Path) -> Res
 }
 
 /// Starts PostgreSQL, which must find nothing to recover.
-fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
+pub(crate) fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
     let mut server = Cluster::on_directory(of, directory)?;
     server.start()?;
     wait_until_it_serves(&server)?;

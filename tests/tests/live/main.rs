@@ -50,6 +50,7 @@ mod removed_wal;
 mod replay;
 mod replay_bad_pages;
 mod replay_consistency;
+mod replay_kills;
 mod replay_targets;
 mod replay_versions;
 mod replay_wal_sources;

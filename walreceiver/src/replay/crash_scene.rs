@@ -9,6 +9,7 @@ use walsender::source::archive::ArchiveLocation;
 use walstream::Lsn;
 use walstream::storage::control::ControlFile;
 use walstream::storage::page::Page;
+use walstream::wal::segment_name::WalFileName;
 
 use super::layout::segment_path;
 use super::progress::Silent;
@@ -83,7 +84,30 @@ impl Scene {
         storage: &FaultyStorage,
         action: TargetAction,
     ) -> Result<ReplayReport, ReplayError> {
-        self.run(storage, action, TargetPoint::End)
+        self.run(storage, action, TargetPoint::End, Duration::ZERO)
+    }
+
+    /// Replays with so much time between restartpoints.
+    pub(super) fn replay_with(
+        &self,
+        storage: &FaultyStorage,
+        interval: Duration,
+    ) -> Result<ReplayReport, ReplayError> {
+        self.run(storage, TargetAction::Shutdown, TargetPoint::End, interval)
+    }
+
+    /// Where the last segment begins: close to the end.
+    pub(super) fn last_segment(&self) -> Lsn {
+        let names = std::fs::read_dir(self.wal.path()).unwrap();
+        let parsed = names.filter_map(|entry| {
+            let name = entry.unwrap().file_name();
+            let size = control(&self.backup).wal_segment_size;
+            match WalFileName::parse(name.to_str()?, size) {
+                Ok((WalFileName::Segment(segment), None)) => segment.number.start_lsn(size),
+                _ => None,
+            }
+        });
+        parsed.max().unwrap()
     }
 
     /// Replays up to the first record that starts there or behind.
@@ -92,7 +116,23 @@ impl Scene {
         storage: &FaultyStorage,
         lsn: Lsn,
     ) -> Result<ReplayReport, ReplayError> {
-        self.run(storage, TargetAction::Shutdown, TargetPoint::Lsn(lsn))
+        let point = TargetPoint::Lsn(lsn);
+        self.run(storage, TargetAction::Shutdown, point, Duration::ZERO)
+    }
+
+    /// Replays up to the record that starts there, without it.
+    pub(super) fn replay_before(
+        &self,
+        storage: &FaultyStorage,
+        lsn: Lsn,
+    ) -> Result<ReplayReport, ReplayError> {
+        let mut job = self.job(
+            TargetAction::Shutdown,
+            TargetPoint::Lsn(lsn),
+            Duration::ZERO,
+        );
+        job.target.exclusive = true;
+        replay(storage.clone(), &job, &Cancel::new(false), &mut Silent)
     }
 
     fn run(
@@ -100,8 +140,19 @@ impl Scene {
         storage: &FaultyStorage,
         action: TargetAction,
         point: TargetPoint,
+        restartpoint_interval: Duration,
     ) -> Result<ReplayReport, ReplayError> {
-        let job = ReplayJob {
+        let job = self.job(action, point, restartpoint_interval);
+        replay(storage.clone(), &job, &Cancel::new(false), &mut Silent)
+    }
+
+    fn job(
+        &self,
+        action: TargetAction,
+        point: TargetPoint,
+        restartpoint_interval: Duration,
+    ) -> ReplayJob {
+        ReplayJob {
             directory: PathBuf::from(DATA),
             wal: Some(ArchiveLocation::Directory(self.wal.path().to_owned())),
             timeline: None,
@@ -114,12 +165,15 @@ impl Scene {
             limits: ReplayLimits {
                 // Small, so that pages are written all the time.
                 cache_bytes: 1 << 20,
-                restartpoint_interval: Duration::ZERO,
-                max_dirty_bytes: 0,
+                restartpoint_interval,
+                max_dirty_bytes: if restartpoint_interval.is_zero() {
+                    0
+                } else {
+                    u64::MAX
+                },
             },
             check_consistency: false,
-        };
-        replay(storage.clone(), &job, &Cancel::new(false), &mut Silent)
+        }
     }
 }
 
