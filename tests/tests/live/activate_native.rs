@@ -210,7 +210,15 @@ fn ensure_same_promotion(scene: &ReplayScene, theirs: &Path, ours: &Path) -> Res
 }
 
 /// Starts PostgreSQL, which must find nothing to recover.
-pub(crate) fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
+fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
+    let server = start_promoted(of, directory)?;
+    let file = server.query("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    ensure!(file.starts_with("00000002"), "{file}");
+    Ok(server)
+}
+
+/// The same, on whatever timeline.
+pub(crate) fn start_promoted(of: &Cluster, directory: &Path) -> Result<Cluster> {
     let mut server = Cluster::on_directory(of, directory)?;
     server.start()?;
     wait_until_it_serves(&server)?;
@@ -220,8 +228,6 @@ pub(crate) fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
         ensure!(!log.contains(recovery), "\"{recovery}\" in {log}");
     }
     assert_eq!(server.query("SELECT pg_is_in_recovery()")?, "f");
-    let file = server.query("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
-    ensure!(file.starts_with("00000002"), "{file}");
     Ok(server)
 }
 

@@ -14,7 +14,7 @@ use walstream::storage::control::{ControlFile, DatabaseState};
 use walstream_tests::data_directory::{control_file, ensure_same_data_after_crash};
 use walstream_tests::{LONG, Random, ReplayScene, every_record};
 
-use crate::activate_native::start;
+use crate::activate_native::start_promoted;
 use crate::replay::{standby_at_end, worked};
 
 /// Kills of the short form, and of the full one.
@@ -205,7 +205,7 @@ fn a_promotion_that_is_killed_at_any_instant_is_done_by_the_next() -> Result<()>
         promote()?.succeed(LONG).context("after the last kill")?;
         assert_eq!(control_file(&ours)?.state, DatabaseState::ShutDown);
         if killed < 7 || killed % 20 == 0 {
-            let server = start(&scene.primary, &ours)?;
+            let server = start_promoted(&scene.primary, &ours)?;
             let prepared = "SELECT gid FROM pg_prepared_xacts ORDER BY 1";
             assert_eq!(server.query(prepared)?, "new\nold");
             server.amcheck()?;

@@ -96,6 +96,11 @@ impl Scene {
         self.run(storage, TargetAction::Shutdown, TargetPoint::End, interval)
     }
 
+    /// Where its WAL is.
+    pub(super) fn wal(&self) -> &Path {
+        self.wal.path()
+    }
+
     /// Where the last segment begins: close to the end.
     pub(super) fn last_segment(&self) -> Lsn {
         let names = std::fs::read_dir(self.wal.path()).unwrap();
@@ -269,9 +274,11 @@ pub(super) fn ensure_same(
     for (path, bytes) in expected {
         let found = &found[path];
         let place = path.display();
-        let at = bytes.iter().zip(found).position(|(a, b)| a != b);
         assert_eq!(bytes.len(), found.len(), "{what}: length of {place}");
-        assert_eq!(at, None, "{what}: {place} differs from this byte on");
+        if bytes != found {
+            let at = bytes.iter().zip(found).position(|(a, b)| a != b);
+            panic!("{what}: {place} differs from byte {at:?} on");
+        }
     }
 }
 

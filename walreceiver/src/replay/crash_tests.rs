@@ -4,6 +4,7 @@
 //! the backup's, so everything is made durable only at the end: pages are written, and lost, all the time before. What is lost around
 //! restartpoints is the matter of `restartpoint_crash_tests`.
 
+use std::io::IoSlice;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -61,6 +62,39 @@ fn replay_resumes_after_any_loss_of_power() {
         }
         ensure_same(&expected, &content(&storage), &format!("seed {seed}"));
     }
+}
+
+/// A receiver that was killed may have written WAL that it did not sync.
+#[test]
+fn wal_is_durable_before_anything_of_it_is_written() {
+    let scene = Scene::new();
+    let name = scene.wal().join("00000001000000000000000B");
+    for operation in [Operation::WriteAt, Operation::Remove, Operation::Rename] {
+        let storage = scene.backup.snapshot();
+        let file = storage.create(&name).unwrap();
+        storage.write_at(&file, &[IoSlice::new(b"WAL")], 0).unwrap();
+        storage.inject(Fault {
+            operation: Some(operation),
+            after: 0,
+            errno: Errno::IO,
+            lasting: true,
+        });
+        scene.replay(&storage).unwrap_err();
+        storage.lose_power(|| false);
+        let kept = storage.content(&name);
+        assert_eq!(kept.as_deref(), Some(&b"WAL"[..]), "{operation:?}");
+    }
+    // No WAL is replayed that cannot be made durable.
+    let storage = scene.backup.snapshot();
+    storage.create(&name).unwrap();
+    storage.inject(Fault {
+        operation: Some(Operation::SyncData),
+        after: 0,
+        errno: Errno::IO,
+        lasting: false,
+    });
+    let error = scene.replay(&storage).unwrap_err().to_string();
+    assert!(error.contains("00000001000000000000000B"), "{error}");
 }
 
 #[test]

@@ -38,8 +38,11 @@ const VARIANTS: [Variant; 3] = [
 /// Where the coordinator's own WAL ends, and the second timeline begins.
 const FIRST_END: u64 = 0x10B_BCB8;
 
-/// Rounds of a test: few, or many in the full form.
+/// Rounds of a test: few, or many in the full form, or as many as `WALSTREAM_ROUNDS` says.
 fn rounds(short: usize, full: usize) -> usize {
+    if let Some(rounds) = std::env::var_os("WALSTREAM_ROUNDS") {
+        return rounds.to_str().unwrap().parse().unwrap();
+    }
     if std::env::var_os("WALSTREAM_FULL").is_some() {
         full
     } else {
@@ -129,7 +132,7 @@ fn restartpoints_survive_losses_of_power_at_any_call() {
     for (number, variant) in (0..).zip(VARIANTS) {
         let scene = Scene::with_checkpoints(variant);
         let parts = Part::all(&scene);
-        for seed in 0..rounds(5, 1000) {
+        for seed in 0..rounds(3, 1000) {
             let part = &parts[(seed + number) % parts.len()];
             let what = format!("{variant:?}, seed {seed}");
             let mut random = Sequence::new((seed * VARIANTS.len() + number) as u64);
@@ -157,7 +160,7 @@ fn restartpoints_survive_losses_of_power_at_any_call() {
         }
     }
     eprintln!("{losses} losses of power, {behind} behind a restartpoint that was complete");
-    assert!(losses > 15 && behind > 5, "{losses} {behind}");
+    assert!(losses > 9 && behind > 2, "{losses} {behind}");
 }
 
 /// The middle of the WAL, on page checksums.
@@ -173,7 +176,7 @@ fn a_full_disk_around_a_restartpoint_stops_replay_and_space_lets_it_go_on() {
     let mut stops = 0;
     for operation in [Operation::WriteAt, Operation::Create, Operation::Resize] {
         let count = part.calls_of(operation).len();
-        let step = count.div_ceil(rounds(6, 400)).max(1);
+        let step = count.div_ceil(rounds(4, 400)).max(1);
         for after in (0..count).skip(step / 2).step_by(step) {
             let what = format!("{operation:?} {after} of {count}");
             let storage = part.start.snapshot();
@@ -205,7 +208,7 @@ fn a_full_disk_around_a_restartpoint_stops_replay_and_space_lets_it_go_on() {
             stops += 1;
         }
     }
-    assert!(stops > 12, "{stops}");
+    assert!(stops > 8, "{stops}");
 }
 
 /// After a sync that failed the system shows pages that never reached the disk, and says of the next sync that all is well.
@@ -214,7 +217,7 @@ fn a_sync_that_failed_is_not_made_good_by_one_that_succeeds() {
     let (scene, part) = middle();
     for operation in [Operation::SyncData, Operation::SyncDirectory] {
         let count = part.calls_of(operation).len();
-        let step = count.div_ceil(rounds(10, 400)).max(1);
+        let step = count.div_ceil(rounds(5, 400)).max(1);
         for after in (0..count).skip(step / 2).step_by(step) {
             let what = format!("{operation:?} {after} of {count}");
             let storage = part.start.snapshot();

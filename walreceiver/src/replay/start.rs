@@ -54,7 +54,7 @@ const OPEN_FILES: usize = 400;
 /// A data directory, read, and where redo begins on it. Nothing was changed yet.
 #[derive(Debug)]
 pub(super) struct Start<S: DataStorage> {
-    storage: S,
+    pub(super) storage: S,
     directory: PathBuf,
     pub(super) control: Control<S>,
     pub(super) dialect: Dialect,
@@ -137,6 +137,11 @@ impl<S: DataStorage> Start<S> {
                 state,
                 DatabaseState::ShutDown | DatabaseState::ShutDownInRecovery
             )
+    }
+
+    /// Where redo begins.
+    pub(super) fn redo_lsn(&self) -> Lsn {
+        self.checkpoint_place().2
     }
 
     /// Where the checkpoint's record is, and its timeline.
