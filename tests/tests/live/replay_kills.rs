@@ -40,7 +40,11 @@ fn many_checkpoints() -> Result<ReplayScene> {
     let primary = &mut scene.primary;
     for round in 0..ROUNDS {
         primary.pgbench(&["-c", "2", "-t", "60"])?;
-        let end = if round % 2 == 0 { "COMMIT" } else { "ROLLBACK" };
+        let end = if round.is_multiple_of(2) {
+            "COMMIT"
+        } else {
+            "ROLLBACK"
+        };
         for sql in [
             format!(
                 "CREATE TABLE t{round} AS SELECT g k, md5(g::text) m, (SELECT string_agg(md5((g * i)::text), '') \
@@ -216,7 +220,7 @@ fn a_promotion_that_is_killed_at_any_instant_is_done_by_the_next() -> Result<()>
         promoted += u32::from(control_file(&ours)?.state == DatabaseState::ShutDown);
         promote()?.succeed(LONG).context("after the last kill")?;
         assert_eq!(control_file(&ours)?.state, DatabaseState::ShutDown);
-        if killed < 7 || killed % 20 == 0 {
+        if killed < 7 || killed % 20 < 3 {
             let server = start_promoted(&scene.primary, &ours)?;
             let prepared = "SELECT gid FROM pg_prepared_xacts ORDER BY 1";
             assert_eq!(server.query(prepared)?, "new\nold");

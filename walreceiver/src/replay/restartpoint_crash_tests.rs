@@ -71,14 +71,16 @@ impl Part {
             let report = scene.replay_to(&whole, end).unwrap();
             assert!(report.counts.restartpoints >= 3, "{report:?}");
             assert_eq!(control(&whole).state, DatabaseState::ShutDownInRecovery);
-            // Everything is on the disk.
+            let expected = content(&whole);
             whole.lose_power(|| false);
+            let what = format!("{end}: everything is on the disk");
+            ensure_same(&expected, &content(&whole), &what);
             let next = whole.snapshot();
             parts.push(Self {
                 start,
                 end,
                 calls: whole.calls().split_off(before),
-                expected: content(&whole),
+                expected,
             });
             start = next;
         }

@@ -82,7 +82,7 @@ fn one_round(server: &Cluster, round: u32) -> Result<()> {
         // Prunes, clears, and cuts the table's end off.
         format!("VACUUM t{round}"),
         format!("DROP TABLE short_{round}, prepared_{round}"),
-        format!("{} PREPARED 'two_{round}'", if round % 2 == 0 { "COMMIT" } else { "ROLLBACK" }),
+        format!("{} PREPARED 'two_{round}'", if round.is_multiple_of(2) { "COMMIT" } else { "ROLLBACK" }),
         format!("COMMIT PREPARED 'three_{round}'"),
         match round % 4 {
             0 => "VACUUM FULL pg_class".to_owned(),
@@ -96,7 +96,7 @@ fn one_round(server: &Cluster, round: u32) -> Result<()> {
         format!("VACUUM (FREEZE) t{round}"),
         format!("DELETE FROM t{round} WHERE k % 7 = 1"),
         "SELECT pg_replication_origin_create('o'); SELECT pg_replication_origin_advance('o', '0/1234567')".to_owned(),
-        if round % 2 == 0 { "SELECT pg_replication_origin_drop('o')" } else { "SELECT 1" }.to_owned(),
+        if round.is_multiple_of(2) { "SELECT pg_replication_origin_drop('o')" } else { "SELECT 1" }.to_owned(),
     ] {
         server.query(&sql)?;
     }
