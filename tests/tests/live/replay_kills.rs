@@ -54,7 +54,7 @@ fn many_checkpoints() -> Result<ReplayScene> {
             format!(
                 "BEGIN; UPDATE t{round} SET m = m || k WHERE k % 3 = 0; PREPARE TRANSACTION 'p{round}'"
             ),
-            format!("SELECT count(*) FROM (SELECT 1 FROM pgbench_branches FOR SHARE) s"),
+            "SELECT count(*) FROM (SELECT 1 FROM pgbench_branches FOR SHARE) s".to_owned(),
             "CHECKPOINT".to_owned(),
             format!("{end} PREPARED 'p{round}'"),
             format!("VACUUM t{round}"),
