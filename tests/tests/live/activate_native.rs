@@ -239,6 +239,15 @@ pub(crate) fn start(of: &Cluster, directory: &Path) -> Result<Cluster> {
 
 /// The same, on one of these timelines.
 fn start_on(of: &Cluster, directory: &Path, timelines: RangeInclusive<u32>) -> Result<Cluster> {
+    let server = start_promoted(of, directory)?;
+    let file = server.query("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    let timeline = u32::from_str_radix(file.get(..8).context("no timeline")?, 16)?;
+    ensure!(timelines.contains(&timeline), "{file}");
+    Ok(server)
+}
+
+/// The same, on whatever timeline.
+pub(crate) fn start_promoted(of: &Cluster, directory: &Path) -> Result<Cluster> {
     let mut server = Cluster::on_directory(of, directory)?;
     server.start()?;
     wait_until_it_serves(&server)?;
@@ -248,9 +257,6 @@ fn start_on(of: &Cluster, directory: &Path, timelines: RangeInclusive<u32>) -> R
         ensure!(!log.contains(recovery), "\"{recovery}\" in {log}");
     }
     assert_eq!(server.query("SELECT pg_is_in_recovery()")?, "f");
-    let file = server.query("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
-    let timeline = u32::from_str_radix(file.get(..8).context("no timeline")?, 16)?;
-    ensure!(timelines.contains(&timeline), "{file}");
     Ok(server)
 }
 

@@ -98,7 +98,51 @@ fn a_file_that_may_not_grow_ends_the_receiver() -> Result<()> {
 }
 
 /// A file system in memory; unmounted when dropped.
-struct Tmpfs(PathBuf);
+pub(crate) struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    /// Puts one of that size over a directory, with what is in that; `None` where it may not be mounted, as only root may.
+    pub(crate) fn over(directory: &Path, size: &str) -> Result<Option<Self>> {
+        if !geteuid().is_root() {
+            return Ok(None);
+        }
+        let kept = directory.with_extension("kept");
+        fs::rename(directory, &kept)?;
+        fs::create_dir(directory)?;
+        let mounted = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=700"),
+                "walstream-test",
+            ])
+            .arg(directory)
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            fs::remove_dir(directory)?;
+            fs::rename(&kept, directory)?;
+            return Ok(None);
+        }
+        let mounted = Self(directory.to_owned());
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(kept.join("."))
+            .arg(directory)
+            .status()?;
+        ensure!(copied.success(), "cp: {copied}");
+        fs::remove_dir_all(&kept)?;
+        Ok(Some(mounted))
+    }
+
+    /// Takes all space but so many bytes, until the file that is named is removed.
+    pub(crate) fn fill(&self, but: u64) -> Result<PathBuf> {
+        let ballast = self.0.join("ballast");
+        let size = free_bytes(&self.0)?.saturating_sub(but);
+        fs::write(&ballast, vec![1; usize::try_from(size)?])?;
+        Ok(ballast)
+    }
+}
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
@@ -109,37 +153,15 @@ impl Drop for Tmpfs {
 #[test]
 fn a_full_disk_ends_the_receiver() -> Result<()> {
     // Only root may mount. The test with the limit above shows the same path to everybody.
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let recording = Recording::new()?;
     let mirror = recording.mirror()?;
     let pg_wal = mirror.directory().join("pg_wal");
-    let kept = mirror.directory().join("pg_wal.kept");
-    fs::rename(&pg_wal, &kept)?;
-    fs::create_dir(&pg_wal)?;
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64m,mode=700", "walstream-test"])
-        .arg(&pg_wal)
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
+    let Some(tmpfs) = Tmpfs::over(&pg_wal, "64m")? else {
         return Ok(());
-    }
-    let _tmpfs = Tmpfs(pg_wal.clone());
-    for entry in fs::read_dir(&kept)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), pg_wal.join(entry.file_name()))?;
-        }
-    }
+    };
     mirror.workdir().own(&pg_wal)?;
     // All but room for one segment more is taken.
-    let free = free_bytes(&pg_wal)?;
-    let ballast = pg_wal.join("ballast");
-    fs::write(
-        &ballast,
-        vec![1; usize::try_from(free.saturating_sub(1_500_000))?],
-    )?;
+    let ballast = tmpfs.fill(1_500_000)?;
     let words = [
         "could not",
         "pg_wal/0000000",

@@ -52,6 +52,7 @@ mod removed_wal;
 mod replay;
 mod replay_bad_pages;
 mod replay_consistency;
+mod replay_kills;
 mod replay_odd_wal;
 mod replay_targets;
 mod replay_variants;

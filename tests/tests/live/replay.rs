@@ -2,13 +2,11 @@
 //! goes on from it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use walstream_tests::data_directory::{control_file, ensure_same_data};
 use walstream_tests::{
-    Cluster, ClusterOptions, LONG, Random, ReplayScene, StopMode, ensure_same_lines, every_record,
-    wait_for,
+    Cluster, ClusterOptions, LONG, ReplayScene, StopMode, ensure_same_lines, every_record, wait_for,
 };
 
 /// A primary that has done its work and is stopped, and a base backup from before.
@@ -146,31 +144,5 @@ fn settings_that_the_primary_raised_go_into_pg_control() -> Result<()> {
     assert_eq!(settings.max_connections, 333);
     assert_ne!(settings, before);
     assert_eq!(settings, control_file(scene.primary.data_dir())?.settings);
-    Ok(())
-}
-
-#[test]
-fn a_killed_replay_resumes_to_the_same_state() -> Result<()> {
-    let scene = worked(15, "300")?;
-    let standby = standby_at_end(&scene)?;
-    let mut random = Random::seeded();
-    let ours = scene.copy(&scene.backup, "ours")?;
-    for kill in 0..10 {
-        let replay = scene.replay(&ours)?.args([
-            "--restartpoint-interval",
-            "0",
-            "--cache-size",
-            if kill % 2 == 0 { "1MB" } else { "32MB" },
-        ]);
-        let running = replay.start()?;
-        // Any instant will do: nothing is waited for.
-        std::thread::sleep(random.duration(Duration::from_millis(1500)));
-        drop(running);
-    }
-    scene
-        .replay(&ours)?
-        .succeed(LONG)
-        .context("after the last kill")?;
-    ensure_same_data(&standby, &ours)?;
     Ok(())
 }

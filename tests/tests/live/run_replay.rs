@@ -15,6 +15,7 @@ use walstream_tests::{
     ensure_same_content, take_over, wait_for,
 };
 
+use crate::failing_disk::Tmpfs;
 use crate::sender_observed::{metrics_address, scrape, value};
 
 const NAME: &str = "gp_walreceiver";
@@ -249,6 +250,52 @@ fn a_damaged_page_stops_replay_and_nothing_else() -> Result<()> {
 
     // The page is put back, and nothing else need be done.
     relation.write_all_at(&good, 0)?;
+    let running = mirror.run(REPLAY)?;
+    wait_for_apply(&primary, end)?;
+    ended_in_order(running)?;
+    primary.kill_9()?;
+    let new = take_over(&mirror, &primary)?;
+    primary.start()?;
+    ensure_same_content(&primary, &new)
+}
+
+#[test]
+fn a_full_disk_stops_replay_and_nothing_else() -> Result<()> {
+    let mut primary = options().start()?;
+    let mirror = Mirror::init(&primary)?;
+    // Relations are in a file system of their own, so that WAL has room when they have none. Only root may mount it.
+    let base = mirror.directory().join("base");
+    let Some(tmpfs) = Tmpfs::over(&base, "128m")? else {
+        return Ok(());
+    };
+    let mut running = mirror.run(REPLAY)?;
+    ddl(&primary, 0)?;
+    wait_for_apply(&primary, primary.flush_lsn()?)?;
+    let ballast = tmpfs.fill(300_000)?;
+    primary
+        .query("CREATE TABLE large AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i")?;
+    primary.query("CHECKPOINT")?;
+    running.wait_for_output("replay has stopped", LONG)?;
+
+    ddl(&primary, 1)?;
+    let end = primary.flush_lsn()?;
+    primary.wait_for_flush(NAME, end, LONG)?;
+    let replay = replay_status(&mirror)?;
+    assert_eq!(replay["state"], "failed", "{replay}");
+    let error = replay["error"].as_str().unwrap_or_default();
+    for text in [
+        "/base/",
+        "No space left",
+        "at 0/",
+        "free space there",
+        "run it again",
+    ] {
+        ensure!(error.contains(text), "no {text}: {replay}");
+    }
+    let ended = running.terminate(LONG)?;
+    ended.expect_failure(8, &["replay had stopped", "No space left"])?;
+
+    std::fs::remove_file(&ballast)?;
     let running = mirror.run(REPLAY)?;
     wait_for_apply(&primary, end)?;
     ended_in_order(running)?;

@@ -8,7 +8,6 @@
 //! # Source
 //! `UpdateMinRecoveryPoint`, `UpdateControlFile` in `src/backend/access/transam/xlog.c`.
 
-use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,6 +15,7 @@ use walstream::storage::control::{CONTROL_FILE_SIZE, ControlFile};
 use walstream::{Lsn, TimelineId};
 
 use super::replay_error::ReplayError;
+use super::small_file::write_all;
 use super::storage::DataStorage;
 use crate::mirror::durable::FileError;
 
@@ -77,14 +77,7 @@ impl<S: DataStorage> Control<S> {
             .storage
             .open(&self.path)
             .map_err(FileError::of("open", &self.path))?;
-        let written = self
-            .storage
-            .write_at(&file, &[IoSlice::new(&bytes)], 0)
-            .map_err(FileError::of("write", &self.path))?;
-        if written != bytes.len() {
-            let error = io::ErrorKind::WriteZero.into();
-            return Err(FileError::of("write", &self.path)(error));
-        }
+        write_all(&self.storage, &file, &self.path, &bytes, 0)?;
         self.storage
             .sync_data(&file)
             .map_err(FileError::of("sync", &self.path))

@@ -1,15 +1,13 @@
 //! Replay that loses power at any call: what was not synced is lost or torn, and replay resumes to the same bytes.
 //!
 //! The data directory is the recorded coordinator's base backup, in memory; its WAL is in a directory. That WAL has no checkpoint behind
-//! the backup's, so everything is made durable only at the end: pages are written, and lost, all the time before.
+//! the backup's, so everything is made durable only at the end: pages are written, and lost, all the time before. What is lost around
+//! restartpoints is the matter of `restartpoint_crash_tests`.
 
-use std::collections::BTreeMap;
-use std::io::{IoSlice, Read};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::io::IoSlice;
+use std::path::Path;
 
 use rustix::io::Errno;
-use walsender::source::archive::ArchiveLocation;
 use walstream::Lsn;
 use walstream::storage::checkpoint::CheckPoint;
 use walstream::storage::control::{ControlFile, DatabaseState};
@@ -17,139 +15,10 @@ use walstream::timeline::TimelineHistory;
 use walstream::wal::decode::WalDecoder;
 use walstream::wal::segment_name::SegmentName;
 
-use super::progress::Silent;
-use super::{
-    Cancel, Promotion, ReplayError, ReplayJob, ReplayLimits, ReplayReport, Target, TargetAction,
-    finish_promotion, replay,
-};
+use super::crash_scene::{DATA, Scene, Sequence, content, control, ensure_same};
+use super::{Promotion, ReplayError, ReplayReport, TargetAction, finish_promotion};
 use crate::wal_sink::Storage;
 use crate::wal_sink::faulty_storage::{Fault, FaultyStorage, Operation};
-
-pub(super) const DATA: &str = "/data";
-const RECORDED: &[u8] = include_bytes!("../demo/coordinator.tar.zst");
-
-pub(super) struct Scene {
-    /// The base backup, durable.
-    pub(super) backup: FaultyStorage,
-    wal: tempfile::TempDir,
-}
-
-impl Scene {
-    pub(super) fn new() -> Self {
-        let wal = tempfile::tempdir().unwrap();
-        let backup = FaultyStorage::new();
-        let recorded = zstd::stream::read::Decoder::new(RECORDED).unwrap();
-        for entry in tar::Archive::new(recorded).entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let path = entry.path().unwrap().into_owned();
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content).unwrap();
-            if path == Path::new("base.tar") {
-                unpack(&content, &backup);
-            } else if let Ok(name) = path.strip_prefix("wal") {
-                std::fs::write(wal.path().join(name), content).unwrap();
-            }
-        }
-        backup.sync_directory(Path::new(DATA)).unwrap();
-        Self { backup, wal }
-    }
-
-    fn replay(&self, storage: &FaultyStorage) -> Result<ReplayReport, ReplayError> {
-        self.replay_and(storage, TargetAction::Shutdown)
-    }
-
-    fn replay_and(
-        &self,
-        storage: &FaultyStorage,
-        action: TargetAction,
-    ) -> Result<ReplayReport, ReplayError> {
-        self.replay_until(storage, action, None)
-    }
-
-    fn replay_until(
-        &self,
-        storage: &FaultyStorage,
-        action: TargetAction,
-        until: Option<Lsn>,
-    ) -> Result<ReplayReport, ReplayError> {
-        let job = ReplayJob {
-            directory: PathBuf::from(DATA),
-            wal: Some(ArchiveLocation::Directory(self.wal.path().to_owned())),
-            timeline: None,
-            target: Target::default(),
-            until,
-            action,
-            limits: ReplayLimits {
-                // Small, so that pages are written all the time.
-                cache_bytes: 1 << 20,
-                restartpoint_interval: Duration::ZERO,
-                max_dirty_bytes: 0,
-            },
-            check_consistency: false,
-        };
-        replay(storage.clone(), &job, &Cancel::new(false), &mut Silent)
-    }
-}
-
-fn unpack(archive: &[u8], storage: &FaultyStorage) {
-    for entry in tar::Archive::new(archive).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let path = Path::new(DATA).join(entry.path().unwrap());
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).unwrap();
-        let file = storage.create(&path).unwrap();
-        storage
-            .write_at(&file, &[IoSlice::new(&content)], 0)
-            .unwrap();
-        storage.sync_data(&file).unwrap();
-    }
-}
-
-/// All files; of `pg_control` without when it was written. Free space maps are left out: what a page that has its change already
-/// would have recorded there is lost, in the server's redo as in ours, and nobody trusts a map.
-fn content(storage: &FaultyStorage) -> BTreeMap<PathBuf, Vec<u8>> {
-    let is_free_space_map = |path: &PathBuf| path.to_string_lossy().contains("_fsm");
-    let files = storage.paths().into_iter();
-    let files = files.filter(|path| !is_free_space_map(path));
-    files
-        .map(|path| {
-            let mut bytes = storage.content(&path).unwrap();
-            if path.ends_with("global/pg_control") {
-                let mut control = ControlFile::parse(&bytes).unwrap();
-                control.time_unix_s = 0;
-                bytes = control.encode();
-            }
-            (path, bytes)
-        })
-        .collect()
-}
-
-fn ensure_same(
-    expected: &BTreeMap<PathBuf, Vec<u8>>,
-    found: &BTreeMap<PathBuf, Vec<u8>>,
-    what: &str,
-) {
-    let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(expected), names(found), "{what}");
-    for (path, bytes) in expected {
-        assert!(*bytes == found[path], "{what}: {} differs", path.display());
-    }
-}
-
-/// A sequence that a seed gives (xorshift).
-struct Sequence(u64);
-
-impl Sequence {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
 
 #[test]
 fn replay_resumes_after_any_loss_of_power() {
@@ -166,7 +35,7 @@ fn replay_resumes_after_any_loss_of_power() {
     assert_eq!(control.min_recovery_point, report.end.lsn);
 
     for seed in 1..=12 {
-        let mut random = Sequence(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+        let mut random = Sequence::new(seed);
         let storage = scene.backup.snapshot();
         let mut losses = 0;
         loop {
@@ -184,7 +53,7 @@ fn replay_resumes_after_any_loss_of_power() {
             }
             let error = outcome.unwrap_err().to_string();
             assert!(error.contains("os error 5"), "seed {seed}: {error}");
-            storage.lose_power(|| random.next().is_multiple_of(2));
+            random.lose_power(&storage);
             losses += 1;
             if losses == 4 {
                 let resumed = scene.replay(&storage);
@@ -194,6 +63,39 @@ fn replay_resumes_after_any_loss_of_power() {
         }
         ensure_same(&expected, &content(&storage), &format!("seed {seed}"));
     }
+}
+
+/// A receiver that was killed may have written WAL that it did not sync.
+#[test]
+fn wal_is_durable_before_anything_of_it_is_written() {
+    let scene = Scene::new();
+    let name = scene.wal().join("00000001000000000000000B");
+    for operation in [Operation::WriteAt, Operation::Remove, Operation::Rename] {
+        let storage = scene.backup.snapshot();
+        let file = storage.create(&name).unwrap();
+        storage.write_at(&file, &[IoSlice::new(b"WAL")], 0).unwrap();
+        storage.inject(Fault {
+            operation: Some(operation),
+            after: 0,
+            errno: Errno::IO,
+            lasting: true,
+        });
+        scene.replay(&storage).unwrap_err();
+        storage.lose_power(|| false);
+        let kept = storage.content(&name);
+        assert_eq!(kept.as_deref(), Some(&b"WAL"[..]), "{operation:?}");
+    }
+    // No WAL is replayed that cannot be made durable.
+    let storage = scene.backup.snapshot();
+    storage.create(&name).unwrap();
+    storage.inject(Fault {
+        operation: Some(Operation::SyncData),
+        after: 0,
+        errno: Errno::IO,
+        lasting: false,
+    });
+    let error = scene.replay(&storage).unwrap_err().to_string();
+    assert!(error.contains("00000001000000000000000B"), "{error}");
 }
 
 #[test]
@@ -224,11 +126,6 @@ fn promote(scene: &Scene, storage: &FaultyStorage) -> Result<ReplayReport, Repla
     let report = scene.replay_and(storage, TargetAction::Promote)?;
     finish_promotion(storage, Path::new(DATA))?;
     Ok(report)
-}
-
-fn control(storage: &FaultyStorage) -> ControlFile {
-    let path = Path::new(DATA).join("global/pg_control");
-    ControlFile::parse(&storage.content(&path).unwrap()).unwrap()
 }
 
 /// A directory that says it was promoted has what PostgreSQL needs to start on it: the checkpoint, in a segment of full size that goes on
@@ -276,7 +173,7 @@ fn no_promotion_before_the_minimum_recovery_point() {
     let mut record_end = middle;
     let dialect = control(&replayed).dialect().unwrap();
     let mut decoder = WalDecoder::new(dialect, report.start);
-    let mut names: Vec<_> = std::fs::read_dir(scene.wal.path()).unwrap().collect();
+    let mut names: Vec<_> = std::fs::read_dir(scene.wal()).unwrap().collect();
     names.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
     let first = SegmentName {
         timeline: report.end.timeline,
@@ -300,7 +197,7 @@ fn no_promotion_before_the_minimum_recovery_point() {
     }
     let promote = TargetAction::Promote;
     let error = scene
-        .replay_until(&replayed, promote, Some(record_end))
+        .replay_until(&replayed, promote, record_end)
         .unwrap_err();
     assert!(
         matches!(error, ReplayError::EndsBeforeConsistency { end: found, min_recovery_point: Some(point) }
@@ -311,7 +208,7 @@ fn no_promotion_before_the_minimum_recovery_point() {
     assert_eq!(control(&replayed).min_recovery_point, end);
     // On a directory that went no further it is the end; on this one, all of it.
     for (storage, until) in [(&fresh, record_end), (&replayed, end)] {
-        let report = scene.replay_until(storage, promote, Some(until)).unwrap();
+        let report = scene.replay_until(storage, promote, until).unwrap();
         assert_eq!(report.promotion.unwrap().switch_lsn, until);
     }
 }
@@ -393,7 +290,7 @@ fn promotion_survives_a_loss_of_power_at_each_of_its_calls() {
         ) {
             continue;
         }
-        let mut random = Sequence(after as u64 * 0x9E37_79B9 + 1);
+        let mut random = Sequence::new(after as u64);
         let storage = replayed.snapshot();
         storage.inject(Fault {
             operation: None,
@@ -403,7 +300,7 @@ fn promotion_survives_a_loss_of_power_at_each_of_its_calls() {
         });
         assert!(promote(&scene, &storage).is_err(), "call {after}");
         storage.heal();
-        storage.lose_power(|| random.next().is_multiple_of(2));
+        random.lose_power(&storage);
         let state = control(&storage);
         if Promotion::of(&state).is_some() {
             ensure_promoted(&storage, &state);

@@ -5,7 +5,7 @@
 //! `src/backend/storage/file/copydir.c`.
 
 use std::ffi::OsStr;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use walstream::storage::relation_path::DatabaseDirectory;
 use walstream::types::Oid;
 
 use super::layout::ClusterLayout;
-use super::small_file::{remove_file, write_file};
+use super::small_file::{remove_file, write_all, write_file};
 use super::storage::DataStorage;
 use super::unlogged::list;
 use crate::mirror::durable::FileError;
@@ -74,20 +74,11 @@ fn copy_file<S: DataStorage>(storage: &S, from: &Path, to: &Path) -> Result<(), 
         let count = storage
             .read_at(&source, &mut buffer, offset)
             .map_err(FileError::of("read", from))?;
-        let mut rest = buffer.get(..count).unwrap_or_default();
-        if rest.is_empty() {
+        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
             break;
-        }
-        while !rest.is_empty() {
-            let written = storage
-                .write_at(&target, &[IoSlice::new(rest)], offset)
-                .map_err(FileError::of("write", to))?;
-            if written == 0 {
-                return Err(FileError::of("write", to)(io::ErrorKind::WriteZero.into()));
-            }
-            offset += u64::try_from(written).unwrap_or(u64::MAX);
-            rest = rest.get(written..).unwrap_or_default();
-        }
+        };
+        write_all(storage, &target, to, read, offset)?;
+        offset += u64::try_from(count).unwrap_or(u64::MAX);
     }
     storage
         .sync_data(&target)

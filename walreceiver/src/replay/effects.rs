@@ -16,6 +16,7 @@ use super::replay_error::ReplayError;
 use super::replayer::{Replayer, RestartCandidate};
 use super::small_file::replace_file;
 use super::storage::DataStorage;
+use crate::mirror::durable::FileError;
 
 impl<S: DataStorage> Replayer<S> {
     /// Carries out one effect of a record.
@@ -70,6 +71,7 @@ impl<S: DataStorage> Replayer<S> {
                 if slru == Slru::CommitTs {
                     self.counters.commit_timestamps_truncated(oldest_xid);
                 }
+                self.cover()?;
                 self.slrus.truncate(slru, cutoff_page)?;
             }
             Effect::NewMultiXact {
@@ -87,6 +89,7 @@ impl<S: DataStorage> Replayer<S> {
                 ..
             } => {
                 self.counters.oldest_multi = (end_multi, oldest_database);
+                self.cover()?;
                 self.slrus
                     .truncate_multixacts(end_multi, start_offset, end_offset)?;
             }
@@ -127,6 +130,7 @@ impl<S: DataStorage> Replayer<S> {
                 database,
                 tablespaces,
             } => {
+                self.cover()?;
                 self.pages.forget_database(database);
                 self.missing.database_dropped(database);
                 for tablespace in tablespaces.iter() {
@@ -142,6 +146,7 @@ impl<S: DataStorage> Replayer<S> {
                 location,
             } => directories::create_tablespace(&self.storage, &self.layout, tablespace, location)?,
             Effect::DropTablespace(tablespace) => {
+                self.cover()?;
                 directories::drop_tablespace(&self.storage, &self.layout, tablespace)?;
             }
             Effect::RelationMap { directory, map } => self.relation_map(directory, map)?,
@@ -149,7 +154,12 @@ impl<S: DataStorage> Replayer<S> {
                 let next = self.counters.next_full_xid;
                 self.prepared.prepare(xid, state, record.end_lsn, next);
             }
-            Effect::EndPrepared { xid } => self.prepared.end(xid)?,
+            Effect::EndPrepared { xid } => {
+                if self.prepared.has_file(xid) {
+                    self.cover()?;
+                }
+                self.prepared.end(xid)?;
+            }
             Effect::OriginProgress {
                 origin,
                 remote_lsn,
@@ -170,7 +180,7 @@ impl<S: DataStorage> Replayer<S> {
                 self.switch_timeline(record.start_lsn, timeline)?;
             }
             Effect::ReportApply => self.is_report_asked = true,
-            Effect::MinRecoveryPoint => self.control.cover(record.end_lsn, position)?,
+            Effect::MinRecoveryPoint => self.cover()?,
             Effect::Message(_)
             | Effect::RestorePoint { .. }
             | Effect::RewriteMapping(_)
@@ -231,6 +241,7 @@ impl<S: DataStorage> Replayer<S> {
         } else if did_track && !settings.track_commit_timestamp {
             self.counters.oldest_commit_ts_xid = 0;
             self.counters.newest_commit_ts_xid = 0;
+            self.cover()?;
             self.slrus.deactivate_commit_timestamps()?;
         }
         let control = &mut self.control.content;
@@ -264,8 +275,13 @@ impl<S: DataStorage> Replayer<S> {
                 path: path.clone(),
                 what: error.to_string(),
             })?;
-        self.control.cover(self.position.lsn, self.position)?;
+        self.cover()?;
         Ok(replace_file(&self.storage, &path, &map.encode(major))?)
+    }
+
+    /// The record that is replayed does what cannot be undone: the data is of one moment only behind it.
+    fn cover(&mut self) -> Result<(), FileError> {
+        self.control.cover(self.position.lsn, self.position)
     }
 
     fn copy_database(
@@ -278,6 +294,9 @@ impl<S: DataStorage> Replayer<S> {
                 locator.database == from.database
             })?;
         self.pages.files.settle()?;
+        // The source may change, or go, once the server has made its next checkpoint. To copy it again after that would be wrong.
+        self.copied_at = Some(self.position.lsn);
+        self.cover()?;
         // What was there under this number is gone.
         self.pages.forget_directory(to);
         Ok(directories::copy_database(

@@ -15,19 +15,22 @@
 //! | `page_check` | pages compared with the primary's, for those who doubt redo |
 //! | `counters` | what a checkpoint is made of |
 //! | `promotion`, `new_timeline`, `old_timeline` | the end of recovery |
-//! | `target`, `wal` | where replay ends, where WAL comes from |
+//! | `target`, `wal`, `durable_wal` | where replay ends, where WAL comes from, that it is on the disk |
 //! | `follow`, `flushed_wal` | replay beside the receiving of WAL |
 //! | `storage` | the seam through which files are changed |
 //!
-//! **Invariant:** only WAL that is in files is replayed, and no page is written before the minimum recovery point covers it.
+//! **Invariant:** only WAL that is on the disk is replayed, and no page is written before the minimum recovery point covers it.
 //! **Invariant:** at every instant the directory is one that replay and PostgreSQL resume on. After an error nothing more is written.
 
 mod consistency;
 mod control;
 mod counters;
 #[cfg(test)]
+mod crash_scene;
+#[cfg(test)]
 mod crash_tests;
 mod directories;
+mod durable_wal;
 mod effects;
 mod flushed_wal;
 mod follow;
@@ -49,6 +52,8 @@ mod relation_files;
 mod replay_error;
 mod replayer;
 mod restartpoint;
+#[cfg(test)]
+mod restartpoint_crash_tests;
 mod slru_files;
 #[cfg(test)]
 mod slru_tests;
@@ -89,6 +94,7 @@ use crate::mirror::lock::MirrorLock;
 use crate::wal_reader::{Cancel, Flow, ReadEnd, RecordVisitor, SegmentReader, Stopped, judge_end};
 use crate::wal_sink::DiskStorage;
 use control::Control;
+use durable_wal::sync_wal;
 use layout::ClusterLayout;
 use options::ReplayArgs;
 use page_check::PageCheck;
@@ -170,6 +176,10 @@ pub fn replay<S: DataStorage>(
         None => ArchiveLocation::Directory(job.directory.join("pg_wal")),
     };
     let wal = ReplayWal::open(&location, &start.control.content, job.timeline)?;
+    if let ArchiveLocation::Directory(directory) = &location {
+        let segment_size = start.control.content.wal_segment_size;
+        sync_wal(&start.storage, directory, segment_size, start.redo_lsn())?;
+    }
     let has_exact_maps = start.has_exact_maps();
     let mut replayer = start.begin(&wal, job.target.clone(), job.limits)?;
     if job.check_consistency {

@@ -16,7 +16,7 @@ use walstream::types::TransactionId;
 use walstream::{Dialect, Lsn};
 
 use super::replay_error::ReplayError;
-use super::small_file::{read_file, remove_file, write_file};
+use super::small_file::{TEMPORARY, read_file, remove_file, replace_file};
 use super::storage::DataStorage;
 use super::unlogged::list;
 use crate::mirror::durable::FileError;
@@ -51,6 +51,10 @@ impl<S: DataStorage> Prepared<S> {
         let mut states = BTreeMap::new();
         for name in list(&storage, &directory)? {
             let Some(file) = StateFileName::parse(&name, major) else {
+                // What a replay left that was killed as it wrote one.
+                if name.ends_with(TEMPORARY) {
+                    remove_file(&storage, &directory.join(name))?;
+                }
                 continue;
             };
             let xid = file.xid();
@@ -91,6 +95,13 @@ impl<S: DataStorage> Prepared<S> {
         });
     }
 
+    /// Whether the state of this transaction is in a file.
+    pub(super) fn has_file(&self, xid: TransactionId) -> bool {
+        self.states
+            .get(&xid)
+            .is_some_and(|state| state.unwritten.is_none())
+    }
+
     /// A prepared transaction was committed or rolled back.
     pub(super) fn end(&mut self, xid: TransactionId) -> Result<(), FileError> {
         if let Some(state) = self.states.remove(&xid)
@@ -111,15 +122,21 @@ impl<S: DataStorage> Prepared<S> {
                 continue;
             };
             let path = self.directory.join(state.file.to_string());
-            write_file(&self.storage, &path, &state_file(&content))?;
+            // Under its name it is whole: after a crash the record may be replayed again, and would not replace it.
+            replace_file(&self.storage, &path, &state_file(&content))?;
             files += 1;
         }
-        if files > 0 || std::mem::take(&mut self.changed) {
+        Ok(files)
+    }
+
+    /// Makes durable that files went.
+    pub(super) fn sync_names(&mut self) -> Result<(), FileError> {
+        if std::mem::take(&mut self.changed) {
             self.storage
                 .sync_directory(&self.directory)
                 .map_err(FileError::of("sync", &self.directory))?;
         }
-        Ok(files)
+        Ok(())
     }
 
     /// Subtransactions of all of them, from the state files, which must have been written.

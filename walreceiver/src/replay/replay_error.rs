@@ -1,6 +1,7 @@
 //! [`ReplayError`]: why replay ended before it was done.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -83,7 +84,7 @@ pub enum ReplayError {
     #[error(transparent)]
     Location(#[from] LocationError),
     /// A file cannot be used.
-    #[error(transparent)]
+    #[error("{}{}", .0, FileAdvice(.0))]
     File(#[from] FileError),
     /// Another process uses the directory.
     #[error(transparent)]
@@ -174,6 +175,14 @@ pub enum ReplayError {
         lsn: Lsn,
         /// Its type, resource manager first.
         record: (&'static str, &'static str),
+        /// What failed.
+        source: Box<ReplayError>,
+    },
+    /// As those before, at a restartpoint; the one before it is still what redo begins at.
+    #[error("at the restartpoint at {lsn}: {source}")]
+    AtRestartpoint {
+        /// End of what was replayed.
+        lsn: Lsn,
         /// What failed.
         source: Box<ReplayError>,
     },
@@ -376,6 +385,20 @@ impl fmt::Display for WalDefect<'_> {
     }
 }
 
+/// What to do about a file.
+struct FileAdvice<'a>(&'a FileError);
+
+impl fmt::Display for FileAdvice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                "; free space there and run it again: it goes on from the last restartpoint"
+            }
+            _ => "",
+        })
+    }
+}
+
 /// How a page is missing.
 struct Absence<'a>(&'a MissingPage);
 
@@ -457,7 +480,7 @@ impl ReplayError {
             | Self::BackupCanceled { .. }
             | Self::FlushedWalGone { .. }
             | Self::MissingPage { .. } => Exit::Corrupt,
-            Self::AtRecord { source, .. } => source.exit(),
+            Self::AtRecord { source, .. } | Self::AtRestartpoint { source, .. } => source.exit(),
             Self::WrongSystem { .. }
             | Self::OtherCheckpoint { .. }
             | Self::Diverged { .. }

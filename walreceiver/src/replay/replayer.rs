@@ -90,6 +90,8 @@ pub(super) struct Replayer<S: DataStorage> {
     /// Where the last record that was replayed starts.
     pub(super) last_record: Option<Lsn>,
     pub(super) candidate: Option<RestartCandidate>,
+    /// End of the last record that copied a database's files, until redo begins behind it.
+    pub(super) copied_at: Option<Lsn>,
     pub(super) last_restartpoint: Instant,
     pub(super) counts: ReplayCounts,
     /// Compares pages with the primary's, if that is wanted.

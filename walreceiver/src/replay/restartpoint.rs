@@ -26,7 +26,15 @@ impl<S: DataStorage> Replayer<S> {
     pub(super) fn restartpoint_if_due(&mut self) -> Result<(), ReplayError> {
         let dirty = u64::try_from(self.pages.cache.dirty_pages()).unwrap_or(u64::MAX);
         let block = u64::try_from(self.layout.block_size).unwrap_or(u64::MAX);
-        let is_due = self.last_restartpoint.elapsed() >= self.limits.restartpoint_interval
+        // The checkpoint behind the copy of a database: the server waits for it before it lets the source change or go.
+        let is_behind_copy = self.copied_at.is_some_and(|copied_at| {
+            let redo_lsn = self
+                .candidate
+                .map(|candidate| candidate.checkpoint.redo_lsn);
+            redo_lsn.is_some_and(|redo_lsn| redo_lsn >= copied_at)
+        });
+        let is_due = is_behind_copy
+            || self.last_restartpoint.elapsed() >= self.limits.restartpoint_interval
             || dirty.saturating_mul(block) >= self.limits.max_dirty_bytes;
         if is_due {
             self.restartpoint()?;
@@ -36,12 +44,22 @@ impl<S: DataStorage> Replayer<S> {
 
     /// Makes everything durable, and lets redo begin at the last checkpoint that allows it.
     pub(super) fn restartpoint(&mut self) -> Result<(), ReplayError> {
+        let lsn = self.position.lsn;
+        self.make_restartpoint()
+            .map_err(|source| ReplayError::AtRestartpoint {
+                lsn,
+                source: Box::new(source),
+            })
+    }
+
+    fn make_restartpoint(&mut self) -> Result<(), ReplayError> {
         let began = Instant::now();
         self.control.advance_to(self.position)?;
         self.pages
             .flush(&mut self.control, self.position, |_, _| true)?;
         let mut files = self.pages.files.sync()?;
         files += self.slrus.sync(&mut self.control, self.position)?;
+        self.prepared.sync_names()?;
         let candidate = self.candidate.filter(|candidate| {
             candidate.checkpoint.redo_lsn > self.control.content.checkpoint.redo_lsn
         });
@@ -61,6 +79,8 @@ impl<S: DataStorage> Replayer<S> {
             }
             self.control.write()?;
             self.counts.restartpoints += 1;
+            self.copied_at
+                .take_if(|copied_at| *copied_at <= candidate.checkpoint.redo_lsn);
             tracing::info!(
                 redo = %candidate.checkpoint.redo_lsn,
                 replayed = %self.position.lsn,

@@ -7,7 +7,7 @@
 //! `slru.c`, `clog.c`, `multixact.c`, `commit_ts.c` in `src/backend/access/transam/`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::PathBuf;
 
 use walstream::redo::List;
@@ -23,7 +23,7 @@ use walstream::{Dialect, Lsn, PageSize, PgTimestamp};
 use super::control::{Control, ReplayPosition};
 use super::key_hasher::KeyHashing;
 use super::replay_error::ReplayError;
-use super::small_file::remove_file;
+use super::small_file::{remove_file, write_all};
 use super::storage::DataStorage;
 use crate::mirror::durable::FileError;
 
@@ -437,13 +437,7 @@ impl<S: DataStorage> SlruFiles<S> {
         };
         let file = file.map_err(FileError::of("open", &path))?;
         let offset = SlruSegment::offset_of(cached.page, self.page_size);
-        let written = self
-            .storage
-            .write_at(&file, &[IoSlice::new(&cached.bytes)], offset)
-            .map_err(FileError::of("write", &path))?;
-        if written != cached.bytes.len() {
-            return Err(FileError::of("write", &path)(io::ErrorKind::WriteZero.into()).into());
-        }
+        write_all(&self.storage, &file, &path, &cached.bytes, offset)?;
         self.unsynced.insert((number(cached.slru), segment));
         if let Some(cached) = self.pages.get_mut(index) {
             cached.dirty = false;

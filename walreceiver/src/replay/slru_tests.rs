@@ -9,7 +9,7 @@ use walstream::storage::slru::Slru;
 use walstream::{Dialect, Lsn, PgMajor, TimelineId};
 
 use super::control::{Control, ReplayPosition};
-use super::crash_tests::{DATA, Scene};
+use super::crash_scene::{DATA, Scene};
 use super::slru_files::SlruFiles;
 use crate::wal_sink::faulty_storage::FaultyStorage;
 

@@ -1,7 +1,7 @@
 //! Small files of a data directory, read and replaced as a whole through the storage seam.
 
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::storage::DataStorage;
 use crate::mirror::durable::FileError;
@@ -30,6 +30,33 @@ pub(super) fn read_file<S: DataStorage>(
     }
 }
 
+/// Writes all bytes at `offset`, however many calls it takes.
+pub(super) fn write_all<S: DataStorage>(
+    storage: &S,
+    file: &S::File,
+    path: &Path,
+    bytes: &[u8],
+    offset: u64,
+) -> Result<(), FileError> {
+    let (mut rest, mut offset) = (bytes, offset);
+    while !rest.is_empty() {
+        match storage.write_at(file, &[IoSlice::new(rest)], offset) {
+            Ok(0) => {
+                return Err(FileError::of("write", path)(
+                    io::ErrorKind::WriteZero.into(),
+                ));
+            }
+            Ok(written) => {
+                offset += u64::try_from(written).unwrap_or(u64::MAX);
+                rest = rest.get(written..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(FileError::of("write", path)(error)),
+        }
+    }
+    Ok(())
+}
+
 /// Writes a new file, which is durable under its name once its directory is synced.
 pub(super) fn write_file<S: DataStorage>(
     storage: &S,
@@ -39,21 +66,7 @@ pub(super) fn write_file<S: DataStorage>(
     let file = storage
         .create(path)
         .map_err(FileError::of("create", path))?;
-    let mut done = 0;
-    while let Some(rest) = content.get(done..).filter(|rest| !rest.is_empty()) {
-        let at = u64::try_from(done).unwrap_or(u64::MAX);
-        match storage
-            .write_at(&file, &[IoSlice::new(rest)], at)
-            .map_err(FileError::of("write", path))?
-        {
-            0 => {
-                return Err(FileError::of("write", path)(
-                    io::ErrorKind::WriteZero.into(),
-                ));
-            }
-            count => done += count,
-        }
-    }
+    write_all(storage, &file, path, content, 0)?;
     storage
         .sync_data(&file)
         .map_err(FileError::of("sync", path))
@@ -68,11 +81,19 @@ pub(super) fn replace_file<S: DataStorage>(
     path: &Path,
     content: &[u8],
 ) -> Result<(), FileError> {
+    let temporary = temporary_name(path);
+    write_file(storage, &temporary, content)?;
+    rename_durably(storage, &temporary, path)
+}
+
+/// How the names end of files that are not whole yet.
+pub(super) const TEMPORARY: &str = ".tmp";
+
+/// The name under which [`replace_file`] writes.
+pub(super) fn temporary_name(path: &Path) -> PathBuf {
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = Path::new(&temporary);
-    write_file(storage, temporary, content)?;
-    rename_durably(storage, temporary, path)
+    temporary.push(TEMPORARY);
+    temporary.into()
 }
 
 /// Gives a file another name in its directory, durably.

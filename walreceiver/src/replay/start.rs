@@ -15,6 +15,7 @@ use walstream::redo::{Effect, RedoContext, RedoRecord, effects};
 use walstream::storage::backup_label::{BackupLabel, BackupMethod, BackupSource};
 use walstream::storage::checkpoint::CheckPoint;
 use walstream::storage::control::{ControlFile, DatabaseState};
+use walstream::storage::relation_map::FILE_NAME;
 use walstream::storage::tablespace_map::parse_tablespace_map;
 use walstream::types::Oid;
 use walstream::wal::decode::{DecodeError, WalDecoder};
@@ -35,7 +36,7 @@ use super::relation_files::RelationFiles;
 use super::replay_error::ReplayError;
 use super::replayer::{ReplayCounts, ReplayLimits, Replayer};
 use super::slru_files::SlruFiles;
-use super::small_file::{read_file, remove_file, rename_durably};
+use super::small_file::{read_file, remove_file, rename_durably, temporary_name};
 use super::storage::DataStorage;
 use super::target::Target;
 use super::unlogged::{database_directories, list, remove_unlogged};
@@ -53,7 +54,7 @@ const OPEN_FILES: usize = 400;
 /// A data directory, read, and where redo begins on it. Nothing was changed yet.
 #[derive(Debug)]
 pub(super) struct Start<S: DataStorage> {
-    storage: S,
+    pub(super) storage: S,
     directory: PathBuf,
     pub(super) control: Control<S>,
     pub(super) dialect: Dialect,
@@ -136,6 +137,11 @@ impl<S: DataStorage> Start<S> {
                 state,
                 DatabaseState::ShutDown | DatabaseState::ShutDownInRecovery
             )
+    }
+
+    /// Where redo begins.
+    pub(super) fn redo_lsn(&self) -> Lsn {
+        self.checkpoint_place().2
     }
 
     /// Where the checkpoint's record is, and its timeline.
@@ -240,6 +246,7 @@ impl<S: DataStorage> Start<S> {
             target,
             limits,
             candidate: None,
+            copied_at: None,
             last_restartpoint: Instant::now(),
             counts: ReplayCounts::default(),
             page_check: None,
@@ -363,9 +370,12 @@ fn remove_relation_caches<S: DataStorage>(
     layout: &ClusterLayout,
 ) -> Result<(), FileError> {
     const CACHE: &str = "pg_internal.init";
-    remove_file(storage, &layout.root.join("global").join(CACHE))?;
-    for directory in database_directories(storage, layout)? {
+    let mut directories = database_directories(storage, layout)?;
+    directories.push(layout.root.join("global"));
+    for directory in directories {
         remove_file(storage, &directory.join(CACHE))?;
+        // What a replay left that was killed as it replaced the map.
+        remove_file(storage, &temporary_name(&directory.join(FILE_NAME)))?;
     }
     Ok(())
 }

@@ -115,7 +115,7 @@ impl DataStorage for FaultyStorage {
     fn remove_directory(&self, directory: &Path) -> io::Result<()> {
         for path in self.paths() {
             if path.starts_with(directory) {
-                self.remove(&path)?;
+                self.remove_in(&path, directory.parent().unwrap_or(directory))?;
             }
         }
         Ok(())
@@ -136,11 +136,6 @@ impl DataStorage for FaultyStorage {
     }
 
     fn sync_file_system(&self, directory: &Path) -> io::Result<()> {
-        for path in self.paths() {
-            if path.starts_with(directory) {
-                self.sync_data(&self.open(&path)?)?;
-            }
-        }
-        self.sync_directory(directory)
+        self.sync_below(directory)
     }
 }

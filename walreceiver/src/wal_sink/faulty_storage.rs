@@ -1,8 +1,9 @@
 //! [`FaultyStorage`]: a file system in memory that fails where a test says so, and that can lose power.
 //!
 //! It keeps each file twice, as the system shows it and as the disk has it, and likewise the names of a directory. A sync
-//! brings the disk up to date. A sync that fails does what Linux does: the pages count as clean afterwards, although they
-//! never reached the disk, so that a second sync succeeds and changes nothing.
+//! brings the disk up to date: that of a file its bytes and its size, that of a directory the names in it and no others. A sync
+//! that fails does what Linux does: the pages count as clean afterwards, although they never reached the disk, so that a second
+//! sync succeeds and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -48,6 +49,25 @@ pub struct Fault {
     pub lasting: bool,
 }
 
+/// Something that a loss of power may undo, as nobody synced it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsynced {
+    /// The size of a file, which has this number.
+    Size {
+        /// The file.
+        file: usize,
+    },
+    /// 512 bytes of a file.
+    Sector {
+        /// The file.
+        file: usize,
+        /// Which, from its start.
+        sector: u64,
+    },
+    /// A change of a directory's names; when it is undone, so are the later ones in that directory.
+    Name,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Inode {
     shown: Vec<u8>,
@@ -61,7 +81,8 @@ struct Inode {
 enum NameChange {
     Set(PathBuf, usize),
     Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
+    /// The path, and the directory whose sync makes it durable.
+    Remove(PathBuf, PathBuf),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -145,23 +166,38 @@ impl FaultyStorage {
     }
 
     /// Cuts the power: what was synced stays; for everything else `survives` says, sector by sector and name by name,
-    /// whether it had reached the disk anyway. Names survive in the order in which they changed.
+    /// whether it had reached the disk anyway. The names of a directory survive in the order in which they changed.
     pub fn lose_power(&self, mut survives: impl FnMut() -> bool) {
+        self.lose_power_of(|_| survives());
+    }
+
+    /// As [`lose_power`](Self::lose_power), told what it is about: so that whole pages are lost, or halves of them.
+    pub fn lose_power_of(&self, mut survives: impl FnMut(Unsynced) -> bool) {
         let mut world = self.lock();
-        for inode in &mut world.inodes {
-            if inode.shown.len() != inode.on_disk.len() && survives() {
+        for (file, inode) in world.inodes.iter_mut().enumerate() {
+            if inode.shown.len() != inode.on_disk.len() && survives(Unsynced::Size { file }) {
                 inode.on_disk.resize(inode.shown.len(), 0);
             }
             for sector in std::mem::take(&mut inode.dirty) {
-                if survives() {
+                if survives(Unsynced::Sector { file, sector }) {
                     inode.write_back(sector);
                 }
             }
             inode.shown = inode.on_disk.clone();
         }
-        let survivors = world.name_changes.iter().take_while(|_| survives()).count();
-        world.commit_names(survivors);
-        world.name_changes.clear();
+        let mut ended = BTreeSet::new();
+        let mut survivors = Vec::new();
+        for change in std::mem::take(&mut world.name_changes) {
+            let directory = change.directory().to_owned();
+            if !ended.contains(&directory) && survives(Unsynced::Name) {
+                survivors.push(change);
+            } else {
+                ended.insert(directory);
+            }
+        }
+        for change in survivors {
+            world.commit_name(change);
+        }
         world.names = world.names_on_disk.clone();
     }
 
@@ -185,13 +221,46 @@ impl FaultyStorage {
     /// What was injected.
     pub fn resize(&self, file: FaultyFile, size: u64) -> io::Result<()> {
         let mut world = self.call(Operation::Resize)?;
-        let size = usize::try_from(size).map_err(io::Error::other)?;
-        let inode = world.inode(file)?;
-        let first = u64::try_from(inode.shown.len().min(size)).unwrap_or(u64::MAX) / SECTOR;
-        let last = u64::try_from(inode.shown.len().max(size)).unwrap_or(u64::MAX) / SECTOR;
-        inode.shown.resize(size, 0);
-        inode.dirty.extend(first..=last);
+        world.inode(file)?.cut(size)
+    }
+
+    /// Removes a file's name, which is durable once `directory` is synced: its own, or the one above of a directory that goes.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub fn remove_in(&self, path: &Path, directory: &Path) -> io::Result<()> {
+        let mut world = self.call(Operation::Remove)?;
+        world.names.remove(path).ok_or(Errno::NOENT)?;
+        let change = NameChange::Remove(path.to_owned(), directory.to_owned());
+        world.name_changes.push(change);
         Ok(())
+    }
+
+    /// Syncs all files below a directory, and their names (`syncfs`), in one call.
+    ///
+    /// # Errors
+    /// What was injected; then nothing was synced, and all counts as clean.
+    pub fn sync_below(&self, directory: &Path) -> io::Result<()> {
+        let mut world = self.lock();
+        world.calls.push(Operation::SyncData);
+        let failed = world.take_fault(Operation::SyncData);
+        let below: Vec<_> = world
+            .names
+            .iter()
+            .filter(|(path, _)| path.starts_with(directory))
+            .map(|(_, inode)| *inode)
+            .collect();
+        for inode in below {
+            // One failure after the other, as each file has lost what it had.
+            let _ = world.sync(inode, failed);
+        }
+        match failed {
+            Some(errno) => Err(errno.into()),
+            None => {
+                world.commit_names(|synced| synced.starts_with(directory));
+                Ok(())
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {
@@ -230,28 +299,73 @@ impl World {
         self.inodes.get_mut(file.0).ok_or(Errno::BADF.into())
     }
 
-    /// Brings the first `count` changes of names to the disk.
-    fn commit_names(&mut self, count: usize) {
-        let count = count.min(self.name_changes.len());
-        for change in self.name_changes.drain(..count) {
-            match change {
-                NameChange::Set(path, inode) => {
-                    self.names_on_disk.insert(path, inode);
-                }
-                NameChange::Rename(from, to) => {
-                    if let Some(inode) = self.names_on_disk.remove(&from) {
-                        self.names_on_disk.insert(to, inode);
-                    }
-                }
-                NameChange::Remove(path) => {
-                    self.names_on_disk.remove(&path);
+    /// Brings those changes of names to the disk that are in such directories.
+    fn commit_names(&mut self, is_synced: impl Fn(&Path) -> bool) {
+        for change in std::mem::take(&mut self.name_changes) {
+            if is_synced(change.directory()) {
+                self.commit_name(change);
+            } else {
+                self.name_changes.push(change);
+            }
+        }
+    }
+
+    fn commit_name(&mut self, change: NameChange) {
+        match change {
+            NameChange::Set(path, inode) => {
+                self.names_on_disk.insert(path, inode);
+            }
+            NameChange::Rename(from, to) => {
+                if let Some(inode) = self.names_on_disk.remove(&from) {
+                    self.names_on_disk.insert(to, inode);
                 }
             }
+            NameChange::Remove(path, _) => {
+                self.names_on_disk.remove(&path);
+            }
+        }
+    }
+
+    /// Brings a file's bytes and size to the disk, unless that fails.
+    fn sync(&mut self, inode: usize, failed: Option<Errno>) -> io::Result<()> {
+        let inode = self.inodes.get_mut(inode).ok_or(Errno::BADF)?;
+        let dirty = std::mem::take(&mut inode.dirty);
+        if let Some(errno) = failed {
+            return Err(errno.into());
+        }
+        if inode.on_disk.is_empty() {
+            inode.on_disk = vec![0; inode.shown.len()];
+        }
+        inode.on_disk.resize(inode.shown.len(), 0);
+        for sector in dirty {
+            inode.write_back(sector);
+        }
+        Ok(())
+    }
+}
+
+impl NameChange {
+    fn directory(&self) -> &Path {
+        match self {
+            Self::Set(path, _) | Self::Rename(_, path) => path.parent().unwrap_or(path),
+            Self::Remove(_, directory) => directory,
         }
     }
 }
 
 impl Inode {
+    /// Changes the size.
+    fn cut(&mut self, size: u64) -> io::Result<()> {
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        let first = u64::try_from(self.shown.len().min(size)).unwrap_or(u64::MAX) / SECTOR;
+        let last = u64::try_from(self.shown.len().max(size))
+            .unwrap_or(u64::MAX)
+            .div_ceil(SECTOR);
+        self.shown.resize(size, 0);
+        self.dirty.extend(first..last);
+        Ok(())
+    }
+
     fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let end = start.checked_add(bytes.len()).ok_or(Errno::FBIG)?;
@@ -288,6 +402,12 @@ impl Storage for FaultyStorage {
 
     fn create(&self, path: &Path) -> io::Result<FaultyFile> {
         let mut world = self.call(Operation::Create)?;
+        if let Some(inode) = world.names.get(path).copied() {
+            // The file stays the one that it was, and is cut.
+            let file = FaultyFile(inode);
+            world.inode(file)?.cut(0)?;
+            return Ok(file);
+        }
         world.inodes.push(Inode::default());
         let inode = world.inodes.len() - 1;
         world.names.insert(path.to_owned(), inode);
@@ -309,9 +429,13 @@ impl Storage for FaultyStorage {
     fn preallocate(&self, file: &FaultyFile, size: u64, _how: Preallocation) -> io::Result<()> {
         let mut world = self.call(Operation::Preallocate)?;
         let size = usize::try_from(size).map_err(io::Error::other)?;
-        // The file is empty: a new vector comes zeroed from the allocator.
-        world.inode(*file)?.shown = vec![0; size];
-        Ok(())
+        let inode = world.inode(*file)?;
+        if inode.on_disk.is_empty() {
+            // The file is empty: a new vector comes zeroed from the allocator.
+            inode.shown = vec![0; size];
+            return Ok(());
+        }
+        inode.cut(size as u64)
     }
 
     fn write_at(
@@ -352,24 +476,12 @@ impl Storage for FaultyStorage {
         }
         world.calls.push(Operation::SyncData);
         let failed = world.take_fault(Operation::SyncData);
-        let inode = world.inode(*file)?;
-        let dirty = std::mem::take(&mut inode.dirty);
-        if let Some(errno) = failed {
-            return Err(errno.into());
-        }
-        if inode.on_disk.is_empty() {
-            inode.on_disk = vec![0; inode.shown.len()];
-        }
-        inode.on_disk.resize(inode.shown.len(), 0);
-        for sector in dirty {
-            inode.write_back(sector);
-        }
-        Ok(())
+        world.sync(file.0, failed)
     }
 
-    fn sync_directory(&self, _directory: &Path) -> io::Result<()> {
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         self.call(Operation::SyncDirectory)?
-            .commit_names(usize::MAX);
+            .commit_names(|synced| synced == directory);
         Ok(())
     }
 
@@ -384,10 +496,7 @@ impl Storage for FaultyStorage {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.call(Operation::Remove)?;
-        world.names.remove(path).ok_or(Errno::NOENT)?;
-        world.name_changes.push(NameChange::Remove(path.to_owned()));
-        Ok(())
+        self.remove_in(path, path.parent().unwrap_or(path))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
@@ -443,6 +552,35 @@ mod tests {
         assert_eq!(storage.content(Path::new("/d/f")).unwrap(), b"lost");
         storage.lose_power(|| false);
         assert_eq!(storage.content(Path::new("/d/f")).unwrap(), b"\0\0\0\0");
+    }
+
+    #[test]
+    fn a_directory_s_sync_is_about_no_other_directory() {
+        let storage = FaultyStorage::new();
+        let file = written(&storage, b"here");
+        storage.sync_data(&file).unwrap();
+        storage.sync_directory(Path::new("/other")).unwrap();
+        let lost = storage.snapshot();
+        lost.lose_power(|| false);
+        assert_eq!(lost.content(Path::new("/d/f")), None);
+        storage.sync_below(Path::new("/d")).unwrap();
+        storage.lose_power(|| false);
+        assert_eq!(storage.content(Path::new("/d/f")).unwrap(), b"here");
+    }
+
+    #[test]
+    fn a_file_that_is_created_again_is_cut_and_may_lose_both_contents() {
+        let storage = FaultyStorage::new();
+        let file = written(&storage, b"old");
+        storage.sync_data(&file).unwrap();
+        storage.sync_directory(Path::new("/d")).unwrap();
+        storage.create(Path::new("/d/f")).unwrap();
+        assert_eq!(storage.content(Path::new("/d/f")).unwrap(), b"");
+        let cut = storage.snapshot();
+        cut.lose_power_of(|lost| matches!(lost, Unsynced::Size { .. }));
+        assert_eq!(cut.content(Path::new("/d/f")).unwrap(), b"");
+        storage.lose_power(|| false);
+        assert_eq!(storage.content(Path::new("/d/f")).unwrap(), b"old");
     }
 
     #[test]

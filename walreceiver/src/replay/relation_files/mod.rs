@@ -22,6 +22,7 @@ use walstream::types::{BlockNumber, ForkNumber, RelFileLocator};
 
 use super::key_hasher::KeyHashing;
 use super::layout::{ClusterLayout, segment_path};
+use super::small_file::remove_file;
 use super::storage::DataStorage;
 use crate::mirror::durable::FileError;
 
@@ -283,17 +284,25 @@ impl<S: DataStorage> RelationFiles<S> {
                 self.forget(id);
             }
             let path = self.layout.fork_path(locator, fork);
-            for segment in 0.. {
-                let file = segment_path(&path, segment);
-                match self.storage.remove(&file) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                    Err(error) => return Err(FileError::of("remove", &file)(error)),
-                }
+            let mut segments = 1;
+            while self.exists(&segment_path(&path, segments))? {
+                segments += 1;
+            }
+            // From the end, so that after a crash in between all the rest is found again.
+            for segment in (0..segments).rev() {
+                remove_file(&self.storage, &segment_path(&path, segment))?;
             }
             self.directory_changed(&path);
         }
         Ok(())
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, FileError> {
+        match self.storage.size_of(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(FileError::of("read", path)(error)),
+        }
     }
 
     /// Forgets forks whose files go or come otherwise. Their pages were forgotten before.
