@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
 use walreceiver::init::manifest::BackupManifest;
-use walreceiver::mirror::state::MirrorState;
+use walstream::wal::segment_name::WalFileName;
+use walstream_tests::data_directory::control_file;
 use walstream_tests::{
     Cluster, ClusterOptions, LONG, Mirror, Running, SHORT, Signal, StopMode, ensure_same_lines,
     ensure_same_wal, server_version, wait_for,
@@ -226,19 +227,31 @@ fn commits_wait(primary: &Cluster, mirror: &Mirror, receiver: &mut Running) -> R
 
 /// With one bit of one record changed, the WAL is not taken for whole. The bit is changed back.
 fn damage_is_found(mirror: &Mirror, segments: &[String]) -> Result<()> {
-    let start = MirrorState::load(mirror.directory())?.facts.start.lsn;
-    let name = segments.first().context("no segment")?;
-    let segment = File::options()
-        .read(true)
-        .write(true)
-        .open(mirror.directory().join("pg_wal").join(name))?;
-    // Behind the record's header of 24 bytes and the two of its main data, which only the CRC covers.
-    let offset = start.0 % segment.metadata()?.len() + 26;
+    // WAL before is replayed, and all of it durable: not needed any more.
+    let control = control_file(mirror.directory())?;
+    let (needed, size) = (control.checkpoint.redo_lsn, control.wal_segment_size);
+    let number = needed.segment_number(size);
+    let name = segments.iter().rfind(|name| {
+        WalFileName::parse(name, size).is_ok_and(
+            |(name, _)| matches!(name, WalFileName::Segment(segment) if segment.number == number),
+        )
+    });
+    let segment = File::options().read(true).write(true).open(
+        mirror
+            .directory()
+            .join("pg_wal")
+            .join(name.context("no segment")?),
+    )?;
+    // Behind the record's header of 24 bytes and the two of its main data, which only the CRC covers. A page's header may come between.
+    let mut offset = needed.segment_offset(size) + 26;
+    if offset % 8192 < 26 {
+        offset += 24;
+    }
     let mut byte = [0];
     segment.read_exact_at(&mut byte, offset)?;
     segment.write_all_at(&byte.map(|byte| byte ^ 1), offset)?;
     let refused = mirror.command("activate")?.arg("-y").run(LONG)?;
-    refused.expect_failure(7, &["checksum is", &start.to_string()])?;
+    refused.expect_failure(7, &["checksum is", &needed.to_string()])?;
     segment.write_all_at(&byte, offset)?;
     Ok(())
 }
