@@ -49,7 +49,19 @@ fn corpus(criterion: &mut Criterion) {
         .unwrap_or_else(|error: std::io::Error| die(&error.into()));
     let mut group = criterion.benchmark_group("corpus");
     group.throughput(Throughput::Bytes(u64::try_from(wal.len()).unwrap_or(0)));
-    assert!(decode(&wal) > 40 << 20, "every record is decoded");
+    let mut decoder = WalDecoder::new(Dialect::with_default_sizes(PgMajor::V15), START);
+    let mut feed = decoder.feed(&wal);
+    while feed
+        .next_record()
+        .unwrap_or_else(|error| die(&error.into()))
+        .is_some()
+    {}
+    let end = START.0 + u64::try_from(wal.len()).unwrap_or(0);
+    // One that goes on behind the last segment is not whole here.
+    assert!(
+        decoder.valid_end().0 > end - (1 << 20),
+        "every record is decoded"
+    );
     group.bench_function("records", |b| b.iter(|| decode(black_box(&wal))));
     group.bench_function("bare CRC-32C", |b| {
         b.iter(|| {

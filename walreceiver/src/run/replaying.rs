@@ -1,4 +1,4 @@
-//! [`Replaying`]: the thread that replays a mirror beside the receiving of its WAL.
+//! `Replaying`: the thread that replays a mirror beside the receiving of its WAL.
 //!
 //! It is a thread of its own, as it reads, writes and syncs files all the time. What ends it ends nothing else: receiving goes on, and
 //! the status, the log and the exit code of `run` say what happened.
