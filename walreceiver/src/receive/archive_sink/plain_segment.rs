@@ -133,8 +133,10 @@ impl<F> PlainSegment<F> {
     ) -> Result<String, ArchiveError> {
         archive.sync_file(&self.file, &self.name, lsn)?;
         // The next segment then uses the same memory, which costs less than to get it anew; and what is archived does
-        // not push out what the machine needs.
-        archive.storage.release_memory(&self.file);
+        // not push out what the machine needs. What is not on the disk yet cannot be let go, but would be written now, here.
+        if archive.sync != ArchiveSync::Never {
+            archive.storage.release_memory(&self.file);
+        }
         archive.rename(&self.name, segment)?;
         archive.sync_names(lsn)?;
         Ok(segment.to_owned())
