@@ -85,6 +85,7 @@ pub fn compare(effort: Effort) -> Result<Report> {
     let mut all = Pair::ALL.map(|pair| (pair, Runs::new(pair.name()), Runs::new(pair.name())));
     for _ in 0..effort.rounds {
         for (pair, receivers, senders) in &mut all {
+            touch_memory(corpus.bytes()?);
             let run = measure(*pair, &corpus, &server, &workdir)?;
             receivers.runs.push(run.receiver);
             senders.runs.push(Measured {
@@ -181,6 +182,13 @@ fn measure(pair: Pair, corpus: &Corpus, server: &Cluster, workdir: &Workdir) -> 
         receiver,
         sender_cpu_s: measured.cpu_s(),
     })
+}
+
+/// Takes half as much memory again as the archive will have in the page cache, and gives it back. Memory that a virtual machine has had
+/// no use for lately belongs to its host, and to get it back takes longer than all that is compared here.
+fn touch_memory(bytes: u64) {
+    let length = usize::try_from(bytes + bytes / 2).unwrap_or_default();
+    drop(std::hint::black_box(vec![1_u8; length]));
 }
 
 fn receive(

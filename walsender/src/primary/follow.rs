@@ -1,9 +1,9 @@
 //! Follows the server beside us: its flush LSN, its restarts, and the slot there.
 //!
 //! A server tells nobody when it has flushed: nothing in SQL waits for it, and LISTEN tells of transactions that notify, not
-//! of all WAL. So one session asks for `pg_current_wal_flush_lsn()`, which reads shared memory: again after a millisecond
-//! while WAL grows, and after up to ten when it does not. What was flushed is thus known a millisecond later at most while
-//! there is load, and ten milliseconds later after a pause.
+//! of all WAL. But the kernel tells when it writes. So one session asks for `pg_current_wal_flush_lsn()`, which reads shared memory, as
+//! soon as WAL is written, and again in quick succession. Where the kernel does not tell, it is
+//! asked again after a millisecond while WAL grows, and after up to ten when it does not.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +16,7 @@ use walstream::timeline::TimelineHistory;
 
 use super::error::PrimaryError;
 use super::sql::SqlSession;
+use super::wal_activity::WalActivity;
 use super::{Inner, identity, primary_slot};
 use crate::source::WalPosition;
 
@@ -123,6 +124,7 @@ async fn poll(
         .prepare("SELECT pg_current_wal_flush_lsn(), txid_snapshot_xmax(txid_current_snapshot())")
         .await;
     let statement = statement.map_err(PrimaryError::sql(what))?;
+    let activity = WalActivity::watch(&inner.directory.path().join("pg_wal"));
     let (mut wait, mut advance_at) = (POLL_BUSY, Instant::now());
     let mut slot_lsn = Lsn::INVALID;
     loop {
@@ -143,7 +145,10 @@ async fn poll(
             inner.retention.set_kept_from(slot_lsn.valid());
             advance_at = Instant::now() + ADVANCE_EVERY;
         }
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = activity.time_to_ask() => wait = POLL_BUSY,
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 //! | `follow` | its flush LSN, its restarts |
 //! | `primary_slot`, `retention` | the slot there, and what it keeps |
 //! | `slot_limit` | what our slots may keep there at most |
+//! | `wal_activity` | when WAL is written there |
 //! | `wal_files` | reading `pg_wal` |
 //! | `backup_session` | backup mode |
 
@@ -31,6 +32,7 @@ mod primary_slot;
 mod retention;
 mod slot_limit;
 mod sql;
+mod wal_activity;
 mod wal_files;
 
 use std::ops::Range;
