@@ -15,6 +15,7 @@ pub mod options;
 pub mod replay_args;
 mod replay_metrics;
 pub mod replaying;
+mod reported;
 pub mod run_error;
 pub mod session;
 pub mod status_socket;

@@ -13,12 +13,12 @@ use walstream::protocol::command::{Command, Grammar};
 use walstream::protocol::copy::{PrimaryMessage, XLogData};
 use walstream::protocol::identify::NextTimeline;
 use walstream::protocol::receiver::{Receiver, ReceiverConfig, ReceiverError, ReceiverEvent};
-use walstream::sync::StandbyLsns;
 use walstream::types::FullTransactionId;
 use walstream::{Lsn, PgTimestamp, TimelineId};
 
 use super::acknowledged::RecordBoundaries;
 use super::checked_wal::CheckedWal;
+use super::reported::Reported;
 use super::stopping_server::StoppingServer;
 use super::stream_error::StreamError;
 use crate::connection::{BackendMessage, Connection, ConnectionError};
@@ -29,8 +29,6 @@ use crate::wal_sink::{ProgressReceiver, SinkProgress, WalDestination};
 
 /// Messages that are handled before progress and deadlines are looked at again.
 const MESSAGES_PER_ROUND: usize = 64;
-/// When to look how far replay is that nobody waits for, if no message and no flush gives an opportunity before.
-const LOOK_AT_APPLIED: Duration = Duration::from_millis(100);
 /// How long the server may take to end a stream that we have ended.
 const END_OF_COPY_WAIT: Duration = Duration::from_secs(5);
 
@@ -151,24 +149,19 @@ pub async fn stream_wal<D: WalDestination>(
     }
     wal.follow_timeline(request.timeline);
     let progress = destination.progress();
-    let mut applied = request.applied.clone();
+    let mut reported = Reported::of(request.relay.clone(), request.applied.clone());
     // What a connection that was lost brought last may not be flushed yet.
-    let here = StandbyLsns {
-        write: progress.current().write_lsn,
-        flush: progress.current().flush_lsn,
-        apply: applied_lsn(&mut applied),
-    };
-    let mut relay = request.relay.clone();
-    let first = match &mut relay {
-        Some(relay) => relayed(relay.lsns(), here, applied.is_some()),
-        None => here,
-    };
+    let SinkProgress {
+        write_lsn,
+        flush_lsn,
+        ..
+    } = progress.current();
+    let first = reported.lsns(write_lsn, flush_lsn, Lsn::MAX);
     let receiver = Receiver::new(request.config, start_lsn, request.timeline, Instant::now())
         .report_from(first.write, first.flush, first.apply);
     let mut stream = Stream {
         receiver,
-        relay,
-        applied,
+        reported,
         feedback: request.followers.clone().map(Feedback::of),
         status_interval: request.config.status_interval,
         stopping: StoppingServer::default(),
@@ -217,12 +210,10 @@ struct Stream<'a, D, O> {
     wal: &'a mut CheckedWal,
     observer: &'a mut O,
     receiver: Receiver,
-    /// What is reported instead of our own progress.
-    relay: Option<Relay>,
-    applied: Option<watch::Receiver<Lsn>>,
+    reported: Reported,
     feedback: Option<Feedback>,
     status_interval: Duration,
-    /// Whether the server waits with its end for those of `relay`.
+    /// Whether the server waits with its end for those for whom it is relayed.
     stopping: StoppingServer,
     boundaries: RecordBoundaries,
     progress: ProgressReceiver,
@@ -261,8 +252,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
                 changed = self.progress.changed() => {
                     changed?;
                 }
-                () = relay_changed(&mut self.relay) => {}
-                () = applied_changed(&mut self.applied) => {}
+                () = self.reported.changed() => {}
                 () = sleep_until(deadline) => {
                     self.receiver.handle_timeout(Instant::now())?;
                 }
@@ -274,10 +264,9 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
 
     /// When there is something to do if nothing comes before.
     fn deadline(&self) -> Option<Instant> {
-        let is_replaying = |applied: &watch::Receiver<Lsn>| applied.has_changed().is_ok();
-        let is_behind = self.receiver.applied_lsn() < self.receiver.flushed_lsn();
-        let look = (is_behind && self.applied.as_ref().is_some_and(is_replaying))
-            .then(|| Instant::now() + LOOK_AT_APPLIED);
+        let (applied, flushed) = (self.receiver.applied_lsn(), self.receiver.flushed_lsn());
+        let look = self.reported.look_after(applied, flushed);
+        let look = look.map(|time| Instant::now() + time);
         look.into_iter().chain(self.receiver.poll_timeout()).min()
     }
 
@@ -323,7 +312,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
     fn leave_if_stopping(&mut self, now: Instant) -> Result<(), StreamError> {
         let lsn = self.receiver.received_lsn();
         let is_stopping = self.stopping.asks(now);
-        match &self.relay {
+        match self.reported.relay() {
             Some(relay)
                 if is_stopping
                     && self.receiver.flushed_lsn() < lsn
@@ -377,12 +366,7 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
             lsn: self.boundaries.flushed(progress.flush_lsn.min(received)),
         };
         self.observer.flushed(whole)?;
-        let applied = applied_lsn(&mut self.applied);
-        self.report(StandbyLsns {
-            write: progress.write_lsn.min(received),
-            flush: progress.flush_lsn.min(received),
-            apply: applied.min(received),
-        })?;
+        self.report(&progress)?;
         if self.receiver.wants_flush() && self.flush_asked < received {
             self.flush_asked = received;
             self.destination.flush_now()?;
@@ -421,12 +405,12 @@ impl<D: WalDestination, O: StreamObserver> Stream<'_, D, O> {
         }
     }
 
-    /// Gives the state machine what it is to report: our own progress, or what those have for whom it is relayed.
-    fn report(&mut self, here: StandbyLsns) -> Result<(), ReceiverError> {
-        let lsns = match &mut self.relay {
-            Some(relay) => relayed(relay.lsns(), here, self.applied.is_some()),
-            None => here,
-        };
+    /// Gives the state machine what it is to report.
+    fn report(&mut self, progress: &SinkProgress) -> Result<(), ReceiverError> {
+        let received = self.receiver.received_lsn();
+        let lsns = self
+            .reported
+            .lsns(progress.write_lsn, progress.flush_lsn, received);
         let receiver = &mut self.receiver;
         receiver.handle_written(lsns.write.max(receiver.written_lsn()))?;
         let flush = lsns.flush.min(receiver.written_lsn());
@@ -547,50 +531,6 @@ fn silence(timeout: Option<Duration>, received_lsn: Lsn) -> StreamError {
         silence: timeout.unwrap_or_default(),
         received_lsn,
     })
-}
-
-/// What is reported for others: what they have, as far as it is here, too. What is applied here does not count, but where nobody is
-/// waited for.
-fn relayed(theirs: Option<StandbyLsns>, here: StandbyLsns, is_replayed: bool) -> StandbyLsns {
-    // Nobody is waited for: what is flushed is as good as applied, or a commit that waits for that would wait for ever. One that
-    // replays tells what it has applied itself.
-    let theirs = theirs.unwrap_or(StandbyLsns {
-        apply: if is_replayed { here.apply } else { here.flush },
-        ..here
-    });
-    StandbyLsns {
-        write: theirs.write.min(here.write),
-        flush: theirs.flush.min(here.flush),
-        apply: theirs.apply.min(here.flush),
-    }
-}
-
-/// Waits until those for whom the stream is relayed have come further.
-async fn relay_changed(relay: &mut Option<Relay>) {
-    match relay {
-        Some(relay) => relay.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// How far the receiver has replayed.
-fn applied_lsn(applied: &mut Option<watch::Receiver<Lsn>>) -> Lsn {
-    applied
-        .as_mut()
-        .map_or(Lsn::INVALID, |applied| *applied.borrow_and_update())
-}
-
-/// Waits until more is replayed; for ever once nothing will be.
-async fn applied_changed(applied: &mut Option<watch::Receiver<Lsn>>) {
-    match applied {
-        // Not that it ended: what it has applied stays what is reported.
-        Some(receiver) => {
-            if receiver.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-        None => std::future::pending().await,
-    }
 }
 
 async fn sleep(duration: Option<Duration>) {
