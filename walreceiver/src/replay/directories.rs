@@ -13,9 +13,9 @@ use walstream::storage::relation_path::DatabaseDirectory;
 use walstream::types::Oid;
 
 use super::layout::ClusterLayout;
+use super::listing::list;
 use super::small_file::{remove_file, write_all, write_file};
 use super::storage::DataStorage;
-use super::unlogged::list;
 use crate::mirror::durable::FileError;
 
 /// Bytes copied at once.

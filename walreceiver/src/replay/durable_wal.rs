@@ -9,8 +9,8 @@ use std::path::Path;
 use walstream::wal::segment_name::WalFileName;
 use walstream::{Lsn, SegmentSize};
 
+use super::listing::list;
 use super::storage::DataStorage;
-use super::unlogged::list;
 use crate::mirror::durable::FileError;
 
 /// Makes durable what a directory has of WAL from `from` on, and its names.

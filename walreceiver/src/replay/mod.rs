@@ -9,7 +9,7 @@
 //! | `replayer`, `effects` | one record: its blocks, and what it does besides |
 //! | `page_store`, `page_cache`, `relation_files` | pages of relations in memory and in files |
 //! | `maps` | visibility map and free space map |
-//! | `slru_files`, `prepared`, `origins`, `directories`, `unlogged` | other files |
+//! | `slru_files`, `prepared`, `origins`, `directories`, `unlogged`, `listing` | other files |
 //! | `missing_pages`, `consistency` | what must be explained, and from where on the data is one moment's |
 //! | `restartpoint`, `control` | what is durable, and what `pg_control` says of it |
 //! | `page_check` | pages compared with the primary's, for those who doubt redo |
@@ -36,6 +36,7 @@ mod flushed_wal;
 mod follow;
 mod key_hasher;
 mod layout;
+mod listing;
 mod maps;
 mod missing_pages;
 mod new_timeline;

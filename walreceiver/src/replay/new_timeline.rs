@@ -14,11 +14,11 @@ use walstream::timeline::history_after_switch;
 use walstream::wal::segment_name::{SegmentName, WalFileName};
 use walstream::{Lsn, SegmentNumber, SegmentSize, TimelineId};
 
+use super::listing::list;
 use super::old_timeline::forget_archive_status;
 use super::replay_error::ReplayError;
 use super::small_file::{read_file, rename_durably, write_file};
 use super::storage::DataStorage;
-use super::unlogged::list;
 use super::wal::ReplayWal;
 use crate::mirror::durable::FileError;
 use crate::wal_reader::{Segment as _, SegmentSource as _};

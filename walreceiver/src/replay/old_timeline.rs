@@ -16,11 +16,11 @@ use walstream::timeline::TimelineHistory;
 use walstream::wal::segment_name::{SegmentName, WalFileName};
 
 use super::control::Control;
+use super::listing::list;
 use super::promotion::Promotion;
 use super::replay_error::ReplayError;
 use super::small_file::{read_file, remove_file, rename_durably, write_file};
 use super::storage::DataStorage;
-use super::unlogged::list;
 use crate::mirror::durable::FileError;
 
 /// Files that tell a server to begin recovery.

@@ -15,10 +15,10 @@ use walstream::storage::two_phase::{self, StateFileName, check_state_file, state
 use walstream::types::TransactionId;
 use walstream::{Dialect, Lsn};
 
+use super::listing::list;
 use super::replay_error::ReplayError;
 use super::small_file::{TEMPORARY, read_file, remove_file, replace_file};
 use super::storage::DataStorage;
-use super::unlogged::list;
 use crate::mirror::durable::FileError;
 
 #[derive(Debug)]

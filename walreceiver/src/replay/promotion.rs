@@ -36,6 +36,7 @@ use walstream::{Lsn, TimelineId};
 
 use super::control::ReplayPosition;
 use super::counters::Counters;
+use super::listing::list;
 use super::new_timeline::NewTimeline;
 use super::page_store::PageCounts;
 use super::progress::milliseconds;
@@ -43,7 +44,7 @@ use super::replay_error::ReplayError;
 use super::replayer::{ReplayCounts, Replayer};
 use super::small_file::remove_file;
 use super::storage::DataStorage;
-use super::unlogged::{list, restore_unlogged};
+use super::unlogged::restore_unlogged;
 use super::wal::ReplayWal;
 use super::{ReplayJob, ReplayReport};
 use crate::mirror::durable::FileError;

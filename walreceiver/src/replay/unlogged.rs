@@ -5,13 +5,13 @@
 //! `ResetUnloggedRelations` in `src/backend/storage/file/reinit.c`.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use walstream::storage::relation_path::RelationFileName;
 use walstream::types::ForkNumber;
 
 use super::layout::ClusterLayout;
+use super::listing::list;
 use super::small_file::{read_file, remove_file, write_file};
 use super::storage::DataStorage;
 use crate::mirror::durable::FileError;
@@ -108,26 +108,4 @@ fn relation_files<S: DataStorage>(
         .iter()
         .filter_map(|name| RelationFileName::parse(name))
         .collect())
-}
-
-/// Names in a directory that are text; none when it does not exist.
-pub(super) fn list<S: DataStorage>(
-    storage: &S,
-    directory: &Path,
-) -> Result<Vec<String>, FileError> {
-    match storage.list(directory) {
-        Ok(names) => Ok(names
-            .into_iter()
-            .filter_map(|name| name.into_string().ok())
-            .collect()),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(FileError::of("list", directory)(error)),
-    }
 }
